@@ -1,0 +1,1 @@
+"""What a design sees, what it costs and what it is worth."""

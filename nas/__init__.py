@@ -1,0 +1,1 @@
+"""Search, training, ranking, export and the command line."""

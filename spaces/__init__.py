@@ -1,0 +1,1 @@
+"""Operators, designs and whole networks: what can be built, and where each part stands."""

@@ -1,0 +1,173 @@
+"""The convolution in g groups, of which five operators of the vocabulary are cases.
+
+Source: Penetrating the Fog, sections 2.1 to 2.5. With C/g inputs and F/g outputs a group,
+
+    params = F (C/g) k^2,   mults = params H' W',   adds = F ((C/g) k^2 - 1) H' W'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from spaces.operator import Box, DesignError, Mask, Operator, argument, integer
+from spaces.place import Place
+
+if TYPE_CHECKING:
+    from torch import nn
+
+STAR = "*"
+"""The group number that the integer optimum fills in for each layer."""
+
+
+def group_number(text: str) -> int | str:
+    """A number of groups: a whole number, or `*` for the optimum of the layer."""
+    return STAR if text == STAR else integer(text)
+
+
+def divisors(*numbers: int) -> list[int]:
+    """The common divisors, ascending.
+
+    >>> divisors(12, 18)
+    [1, 2, 3, 6]
+    """
+    common = int(np.gcd.reduce(numbers))
+    return [d for d in range(1, common + 1) if common % d == 0]
+
+
+def shifted(needed: Mask, offsets: Iterable[int], axis: int) -> Mask:
+    """Union of the mask moved by each offset along one axis; what leaves the map is dropped."""
+    union = np.zeros_like(needed)
+    source, target = np.moveaxis(needed, axis, -1), np.moveaxis(union, axis, -1)
+    size = needed.shape[axis]
+    for offset in offsets:
+        low, high = max(0, -offset), min(size, size - offset)
+        if low < high:
+            target[..., low + offset : high + offset] |= source[..., low:high]
+    return union
+
+
+def spread(needed: Mask, place: Place) -> Mask:
+    """The needed outputs (..., H', W') at the input pixels (..., H, W) of their centre taps."""
+    if place.stride == 1:
+        return needed
+    centres = np.zeros((*needed.shape[:-2], place.height, place.width), bool)
+    centres[..., :: place.stride, :: place.stride] = needed
+    return centres
+
+
+@dataclass(frozen=True)
+class GroupedConvolution(Operator):
+    """C -> F channels in `groups(place)` groups, a k x k window with dilation d."""
+
+    kernel: int = argument("k", 3)
+    dilation: int = argument("d", 1)
+
+    def __post_init__(self) -> None:
+        if self.kernel < 1 or self.kernel % 2 == 0:
+            raise DesignError(
+                f"{self.symbol}: kernel size {self.kernel} is not odd; valid are 1, 3, 5, 7, ..."
+            )
+        if self.dilation < 1:
+            raise DesignError(f"{self.symbol}: dilation {self.dilation} is below 1")
+
+    @property
+    def window(self) -> tuple[int, int]:
+        side = self.dilation * (self.kernel - 1) + 1
+        return (side, side)
+
+    def why_invalid(self, place: Place) -> str | None:
+        if self.is_open:
+            return f"{self} has no group number yet: it names a family, not a design"
+        g = self.groups(place)
+        if place.channels % g or place.features % g:
+            valid = ", ".join(map(str, divisors(place.channels, place.features)))
+            return (
+                f"{self}: {g} groups do not divide {place.channels} input and "
+                f"{place.features} output channels; valid group numbers are {valid}"
+            )
+        return None
+
+    def connections(self, place: Place) -> int:
+        fan_in = place.channels // self.groups(place) * self.kernel**2
+        return place.features * fan_in
+
+    def reads(self, needed: Mask, place: Place) -> Mask:
+        g = self.groups(place)
+        *batch, _, height, width = needed.shape
+        groups: Mask = needed.reshape(*batch, g, -1, height, width).any(axis=-3)
+        half = self.kernel // 2
+        offsets = [self.dilation * step for step in range(-half, half + 1)]
+        pixels = spread(groups, place)
+        for axis in (-2, -1):
+            if half:
+                pixels = shifted(pixels, offsets, axis)
+        return np.repeat(pixels, place.channels // g, axis=-3)
+
+    def reach(self, place: Place) -> tuple[Box, ...]:
+        rows, columns = self.window
+        return (Box(rows, columns, place.channels // self.groups(place)),)
+
+    def module(self, place: Place) -> nn.Module:
+        from torch import nn
+
+        return nn.Conv2d(
+            place.channels,
+            place.features,
+            self.kernel,
+            stride=place.stride,
+            padding=self.dilation * (self.kernel // 2),
+            dilation=self.dilation,
+            groups=self.groups(place),
+            bias=False,
+        )
+
+
+@dataclass(frozen=True)
+class NumberedGroups(GroupedConvolution):
+    """A grouped convolution whose group number is a hyper-parameter.
+
+    `g` is the number of groups, `q` the constant group size (g = C / q); with neither, the
+    operator is open: `GC` names the family of all `GC(g)`.
+    """
+
+    grouped = True
+
+    g: int | str | None = argument("g", None, group_number, bare=True)
+    q: int | None = argument("q", None)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.g is not None and self.q is not None:
+            raise DesignError(f"{self.symbol}: g={self.g} and q={self.q} contradict; give one")
+        for key, value in (("g", self.g), ("q", self.q)):
+            if isinstance(value, int) and value < 1:
+                raise DesignError(f"{self.symbol}: {key}={value} is below 1")
+
+    @property
+    def is_open(self) -> bool:
+        return self.q is None and not isinstance(self.g, int)
+
+    @property
+    def is_starred(self) -> bool:
+        """Whether the optimum of each layer is to fill in the group number."""
+        return self.g == STAR
+
+    def groups(self, place: Place) -> int:
+        if self.q is not None:
+            return max(1, place.channels // self.q)
+        if not isinstance(self.g, int):
+            raise DesignError(f"{self} has no group number yet")
+        return self.g
+
+    def why_invalid(self, place: Place) -> str | None:
+        if self.q is not None and place.channels % self.q:
+            valid = ", ".join(map(str, divisors(place.channels)))
+            return (
+                f"{self}: groups of {self.q} do not divide {place.channels} input channels; "
+                f"valid sizes are {valid}"
+            )
+        return super().why_invalid(place)

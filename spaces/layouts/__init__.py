@@ -1,0 +1,1 @@
+"""Whole networks around a block, one layout a file."""

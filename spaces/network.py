@@ -1,0 +1,128 @@
+"""A whole network as data: parts in a row, each a chain of items with an optional shortcut.
+
+Cost, field, module and export walk the same steps; nothing recomputes where an item stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from spaces.design import Design, Step
+from spaces.fixed import BatchNorm, ReLU, Shortcut
+from spaces.operator import DesignError
+from spaces.place import Place
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Slot = Callable[[str, int, int, int, int, int], Design]
+"""The design for a slot of a layout: (name, C, F, H, W, stride) -> design."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """after(body(x) + shortcut(x)); `design` is what the body was made of, if anything."""
+
+    name: str
+    body: tuple[Step, ...]
+    shortcut: Step | None = None
+    after: tuple[Step, ...] = ()
+    design: Design | None = None
+
+    def steps(self) -> Iterator[Step]:
+        """Every item with a cost, in the order of the forward pass."""
+        yield from self.body
+        if self.shortcut is not None:
+            yield self.shortcut
+        yield from self.after
+
+    @property
+    def entry(self) -> Place:
+        """Where the part begins."""
+        return self.body[0].place
+
+    @property
+    def exit(self) -> Place:
+        """Where the part ends."""
+        return (self.after or self.body)[-1].place
+
+    def module(self) -> nn.Module:
+        """(N, C, H, W) -> (N, F, H', W')."""
+        from torch import nn
+
+        from spaces import modules
+
+        return modules.Part(
+            nn.Sequential(*(step.item.module(step.place) for step in self.body)),
+            self.shortcut.item.module(self.shortcut.place) if self.shortcut else None,
+            nn.Sequential(*(step.item.module(step.place) for step in self.after)),
+        )
+
+
+@dataclass(frozen=True)
+class Network:
+    """Parts in a row, from (channels, height, width) to class scores."""
+
+    input: tuple[int, int, int]
+    classes: int
+    parts: tuple[Part, ...]
+
+    def blocks(self) -> Iterator[Part]:
+        """The parts that replace a dense convolution."""
+        return (part for part in self.parts if part.shortcut is not None)
+
+    def module(self) -> nn.Module:
+        """(N, channels, height, width) -> (N, classes), freshly initialised."""
+        from torch import nn
+
+        from spaces import modules
+
+        network = nn.Sequential(*(part.module() for part in self.parts))
+        modules.initialise(network)
+        return network
+
+
+def block(
+    name: str,
+    design: Design,
+    channels: int,
+    features: int,
+    height: int,
+    width: int,
+    stride: int = 1,
+    *,
+    inner: tuple[int, ...] = (),
+    shortcut: bool = True,
+) -> Part:
+    """A design with batch normalisation after each operator and ReLU after the sum.
+
+    inner: indices of the operators that a ReLU follows as well (as some known blocks have it).
+    Raises DesignError where the design cannot stand. Source: Penetrating the Fog, section 4.1.
+    """
+    try:
+        steps = design.places(channels, features, height, width, stride)
+    except DesignError as error:
+        raise DesignError(f"{name}: {error}") from None
+    body: list[Step] = []
+    for step in steps:
+        body.append(step)
+        if step.position is not None:
+            at = _behind(step.place)
+            body.append(Step(BatchNorm(), at, None))
+            if step.position in inner:
+                body.append(Step(ReLU(), at, None))
+    whole = Place(channels, features, height, width, stride)
+    return Part(
+        name,
+        tuple(body),
+        Step(Shortcut(), whole, None) if shortcut else None,
+        (Step(ReLU(), _behind(whole), None),),
+        design,
+    )
+
+
+def _behind(place: Place) -> Place:
+    """The place of an item that keeps the shape of what stands at `place`."""
+    return Place(place.features, place.features, place.out_height, place.out_width)
