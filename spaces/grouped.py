@@ -98,7 +98,7 @@ class GroupedConvolution(Operator):
     def reads(self, needed: Mask, place: Place) -> Mask:
         g = self.groups(place)
         *batch, _, height, width = needed.shape
-        groups: Mask = needed.reshape(*batch, g, -1, height, width).any(axis=-3)
+        groups = np.any(needed.reshape(*batch, g, -1, height, width), axis=-3)
         half = self.kernel // 2
         offsets = [self.dilation * step for step in range(-half, half + 1)]
         pixels = spread(groups, place)

@@ -14,6 +14,7 @@ class Pointwise(GroupedConvolution):
 
     Source: Penetrating the Fog, section 2.4.
 
+    >>> from spaces.place import Place
     >>> Pointwise().params(Place(64, 128, 32, 32))
     8192
     """
