@@ -1,0 +1,149 @@
+"""A candidate: a network of the layout up to its width, and its sized form.
+
+Width is never searched: a budget solves for it (`nas.budget`). Nothing here needs torch until
+`Sized.module` is called.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from analysis.cost import Cost, network_cost
+from analysis.field import field as information_field
+from analysis.theorems import resolve
+from spaces.design import Design, parse
+from spaces.layouts.fog import fog
+from spaces.network import Network
+from spaces.operator import DesignError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Task:
+    """The two ends of a network: (channels, height, width) in, class scores out."""
+
+    input: tuple[int, int, int]
+    classes: int
+
+    def __str__(self) -> str:
+        return "x".join(map(str, self.input)) + f":{self.classes}"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A design in every block, and the number of blocks of each stage.
+
+    design: with numbers, with constant group sizes (`q=`) or starred (the optimum of each layer).
+    inner: operators that a ReLU follows besides the sum, as known blocks have it.
+    """
+
+    design: Design
+    blocks: tuple[int, ...]
+    inner: tuple[int, ...] = ()
+    known_as: str | None = field(default=None, compare=False)
+
+    def __str__(self) -> str:
+        relu = f" relu@{','.join(map(str, self.inner))}" if self.inner else ""
+        return f"{self.design} x{'-'.join(map(str, self.blocks))}{relu}"
+
+    def sized(self, task: Task, width: int) -> Sized:
+        """The network of this width. Raises DesignError that names the block that cannot stand."""
+        return Sized(self, task, width)
+
+
+@dataclass(frozen=True)
+class Sized:
+    """A candidate at a width, for a task: everything about the network is settled."""
+
+    candidate: Candidate
+    task: Task
+    width: int
+
+    @cached_property
+    def network(self) -> Network:
+        design = self.candidate.design
+        return fog(
+            lambda name, c, f, h, w, stride: resolve(design, c, f) if design.is_family else design,
+            input=self.task.input,
+            classes=self.task.classes,
+            width=self.width,
+            blocks=self.candidate.blocks,
+            inner=self.candidate.inner,
+        )
+
+    @cached_property
+    def cost(self) -> Cost:
+        return network_cost(self.network)
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The canonical design of each block: equal layers at equal widths are one network."""
+        return tuple(str(design) for _, design, _, _ in self._blocks())
+
+    @property
+    def key(self) -> str:
+        """What makes two sized candidates the same function, whatever they were called."""
+        identity = [str(self.task), self.width, self.candidate.blocks, self.layers]
+        return json.dumps([*identity, self.candidate.inner])
+
+    def why_incomplete(self) -> str | None:
+        """None, or the first block whose outputs do not all see the 3 x 3 x C window."""
+        for name, design, channels, features in self._blocks():
+            seen = information_field(design, channels, features)
+            if not seen.complete:
+                return (
+                    f"{name}: {design} at {channels} -> {features} channels sees {seen.size}, "
+                    f"not all of [3, 3, {channels}]"
+                )
+        return None
+
+    def _blocks(self) -> Iterator[tuple[str, Design, int, int]]:
+        for part in self.network.blocks():
+            if part.design is None or part.shortcut is None:
+                continue
+            channels, features = part.shortcut.place.channels, part.shortcut.place.features
+            yield part.name, part.design.canonical(channels, features), channels, features
+
+    def module(self, seed: int | None = None) -> nn.Module:
+        """(N, channels, height, width) -> (N, classes); the same seed gives the same weights."""
+        import torch
+
+        if seed is None:
+            return self.network.module()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return self.network.module()
+
+    # ---- the file form -----------------------------------------------------------------------
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "schema": SCHEMA,
+            "layout": "fog",
+            "design": str(self.candidate.design),
+            "inner": list(self.candidate.inner),
+            "known_as": self.candidate.known_as,
+            "blocks": list(self.candidate.blocks),
+            "width": self.width,
+            "input": list(self.task.input),
+            "classes": self.task.classes,
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Sized:
+        """Back from `to_dict`. Raises DesignError for another schema or layout."""
+        if data.get("schema") != SCHEMA or data.get("layout") != "fog":
+            raise DesignError(f"not a network of schema {SCHEMA} and layout fog: {data}")
+        candidate = Candidate(
+            parse(data["design"]), tuple(data["blocks"]), tuple(data["inner"]), data["known_as"]
+        )
+        channels, height, width = data["input"]
+        return cls(candidate, Task((channels, height, width), data["classes"]), data["width"])
