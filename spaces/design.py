@@ -52,7 +52,7 @@ class Design:
         canonical = tuple(operator.canonical() for operator in self.operators)
         object.__setattr__(self, "operators", canonical)
         last = len(canonical) - 1
-        kept = frozenset(i for i in self.unshuffled if i != last and canonical[i].grouped)
+        kept = frozenset(i for i in self.unshuffled if 0 <= i < last and canonical[i].grouped)
         object.__setattr__(self, "unshuffled", kept)
 
     # ---- identity ----------------------------------------------------------------------------
@@ -97,9 +97,8 @@ class Design:
         }
         design = replace(self, operators=tuple(here[i] for i in range(len(self.operators))))
         plain = replace(design, inner=None)
-        if design.widths(channels, features) == plain.widths(channels, features):
-            return plain
-        return design
+        same = plain.widths(channels, features) == self.widths(channels, features)
+        return plain if same else design
 
     # ---- where each part stands --------------------------------------------------------------
 
@@ -110,6 +109,10 @@ class Design:
         maps C to K = r F and the last K to F. Raises DesignError with the reason.
         """
         features = channels if features is None else features
+        if min(channels, features) < 1:
+            raise DesignError(
+                f"{self} cannot map {channels} to {features} channels; both must be at least 1"
+            )
         resizing = [i for i, operator in enumerate(self.operators) if operator.resizes]
         if self.inner is None:
             if not resizing and channels != features:

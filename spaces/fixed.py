@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spaces.operator import Box, Line, Mask, Operator
+from spaces.operator import Box, Line, Mask, Operator, Permutation
 from spaces.place import Place
 
 if TYPE_CHECKING:
@@ -32,6 +32,9 @@ class Fixed(Operator):
 
     def reads(self, needed: Mask, place: Place) -> Mask:
         return needed
+
+    def carried(self, permutation: Permutation, place: Place) -> Permutation | None:
+        return None if self.resizes else permutation
 
     def reach(self, place: Place) -> tuple[Box, ...]:
         return (Box(1, 1, 1),)
@@ -67,6 +70,10 @@ class Shuffle(Fixed):
         *batch, channels, height, width = needed.shape
         split = needed.reshape(*batch, -1, self.number, height, width)
         return np.swapaxes(split, -4, -3).reshape(*batch, channels, height, width)
+
+    def carried(self, permutation: Permutation, place: Place) -> Permutation | None:
+        source = np.arange(place.channels).reshape(-1, self.number).T.ravel()
+        return np.argsort(source)[permutation[source]]
 
     def module(self, place: Place) -> nn.Module:
         from torch import nn

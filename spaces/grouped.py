@@ -7,13 +7,14 @@ Source: Penetrating the Fog, sections 2.1 to 2.5. With C/g inputs and F/g output
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spaces.operator import Box, DesignError, Mask, Operator, argument, integer
+from spaces.operator import Box, DesignError, Mask, Operator, Permutation, argument, integer
 from spaces.place import Place
 
 if TYPE_CHECKING:
@@ -34,8 +35,9 @@ def divisors(*numbers: int) -> list[int]:
     >>> divisors(12, 18)
     [1, 2, 3, 6]
     """
-    common = int(np.gcd.reduce(numbers))
-    return [d for d in range(1, common + 1) if common % d == 0]
+    common = math.gcd(*numbers)
+    small = [d for d in range(1, math.isqrt(common) + 1) if common % d == 0]
+    return small + [common // d for d in reversed(small) if d * d != common]
 
 
 def shifted(needed: Mask, offsets: Iterable[int], axis: int) -> Mask:
@@ -106,6 +108,13 @@ class GroupedConvolution(Operator):
             if half:
                 pixels = shifted(pixels, offsets, axis)
         return np.repeat(pixels, place.channels // g, axis=-3)
+
+    def carried(self, permutation: Permutation, place: Place) -> Permutation | None:
+        g = self.groups(place)
+        group = permutation.reshape(g, -1) // (place.features // g)
+        if (group != group[:, :1]).any():
+            return None
+        return np.arange(place.channels).reshape(g, -1)[group[:, 0]].ravel()
 
     def reach(self, place: Place) -> tuple[Box, ...]:
         rows, columns = self.window

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 Mask = np.ndarray
 """Boolean array (..., channels, height, width): a set of activations, any leading batch axes."""
 
+Permutation = np.ndarray
+"""Channel indices (C,), each once: position i holds what was at permutation[i]."""
+
 
 class DesignError(ValueError):
     """An operator or design that cannot be, with the reason as a sentence."""
@@ -164,6 +167,14 @@ class Operator(ABC):
     def groups(self, place: Place) -> int:
         """Number of channel groups that do not exchange information (1 where all mix)."""
         return 1
+
+    def carried(self, permutation: Permutation, place: Place) -> Permutation | None:
+        """The permutation of inputs that a permutation of outputs amounts to, None if unknown.
+
+        reads(needed[permutation]) = reads(needed)[carried] for every needed. None claims
+        nothing, so it is always right; the field of the design then costs a fold per output.
+        """
+        return None
 
     def canonical(self, place: Place | None = None) -> Operator:
         """The one operator that stands for all that are identical to it (here, when given)."""
