@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Mapping
+
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -18,6 +22,44 @@ class Identity(nn.Module):
         if self.stride > 1:
             x = functional.avg_pool2d(x, self.stride, ceil_mode=True)
         return functional.pad(x, (0, 0, 0, 0, 0, self.extra)) if self.extra else x
+
+
+class Weighted(nn.Module):
+    """A pure function of (x, **weights) with its weights as parameters, freshly initialised.
+
+    function: from `kernels/`, or a function at the top of the operator's own file that imports
+    torch inside; it takes the input (N, C, H, W), each weight by name, and the options. Its source
+    is what an exported file carries. shapes: weight name -> shape; fan_ins: weight name -> reads of
+    one output, for He's initialisation.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Tensor],
+        shapes: Mapping[str, tuple[int, ...]],
+        fan_ins: Mapping[str, int],
+        options: Mapping[str, object] | None = None,
+    ) -> None:
+        super().__init__()
+        self.function = function
+        self.fan_ins = dict(fan_ins)
+        self.options = dict(options or {})
+        for name, shape in shapes.items():
+            self.register_parameter(name, nn.Parameter(torch.empty(shape)))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Normal with variance 2 / fan-in."""
+        for name, weight in self.named_parameters():
+            nn.init.normal_(weight, std=math.sqrt(2 / self.fan_ins[name]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x, **dict(self.named_parameters()), **self.options)
+
+    def extra_repr(self) -> str:
+        shapes = (f"{name}={tuple(w.shape)}" for name, w in self.named_parameters())
+        options = (f"{name}={value}" for name, value in self.options.items())
+        return ", ".join((self.function.__name__, *shapes, *options))
 
 
 class Part(nn.Module):
@@ -45,6 +87,8 @@ def initialise(module: nn.Module) -> None:
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, mode="fan_in", nonlinearity="relu")
+        elif isinstance(layer, Weighted):
+            layer.reset_parameters()
         elif isinstance(layer, nn.Linear):
             nn.init.normal_(layer.weight, std=0.01)
             nn.init.zeros_(layer.bias)
