@@ -62,21 +62,68 @@ class Weighted(nn.Module):
         return ", ".join((self.function.__name__, *shapes, *options))
 
 
-class Part(nn.Module):
-    """after(body(x) + shortcut(x)), each a chain of items; the shortcut may be absent."""
+class Sum(nn.Module):
+    def forward(self, *maps: Tensor) -> Tensor:
+        total = maps[0]
+        for one in maps[1:]:
+            total = total + one
+        return total
 
-    def __init__(self, body: nn.Module, shortcut: nn.Module | None, after: nn.Module) -> None:
+
+class Concat(nn.Module):
+    def forward(self, *maps: Tensor) -> Tensor:
+        return torch.cat(maps, dim=1)
+
+
+class Product(nn.Module):
+    def forward(self, x: Tensor, scale: Tensor) -> Tensor:
+        return x * scale
+
+
+class Part(nn.Module):
+    """after(body(x) + shortcut(x)) of x = merge(sources); merge and shortcut may be absent."""
+
+    def __init__(
+        self,
+        body: nn.Module,
+        shortcut: nn.Module | None,
+        after: nn.Module,
+        merge: nn.Module | None = None,
+    ) -> None:
         super().__init__()
+        self.merge = merge
         self.body = body
         self.shortcut = shortcut
         self.after = after
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, *sources: Tensor) -> Tensor:
+        x: Tensor = self.merge(*sources) if self.merge is not None else sources[0]
         y: Tensor = self.body(x)
         if self.shortcut is not None:
             y = y + self.shortcut(x)
         out: Tensor = self.after(y)
         return out
+
+
+class Graph(nn.Sequential):
+    """Parts in topological order; `sources[i]` are the indices whose outputs part i takes, -1 for
+    the network's input. An output is dropped after its last reader."""
+
+    def __init__(self, parts: list[nn.Module], sources: list[tuple[int, ...]]) -> None:
+        super().__init__(*parts)
+        self.sources = sources
+        last = {index: reader for reader, row in enumerate(sources) for index in row}
+        self.finished = [
+            [index for index, at in last.items() if at == reader] for reader in range(len(parts))
+        ]
+
+    def forward(self, x: Tensor) -> Tensor:
+        alive = {-1: x}
+        for index, part in enumerate(self):
+            alive[index] = part(*(alive[source] for source in self.sources[index]))
+            for done in self.finished[index]:
+                del alive[done]
+        return alive[len(self) - 1]
 
 
 def initialise(module: nn.Module) -> None:

@@ -1,4 +1,5 @@
-"""A whole network as data: parts in a row, each a chain of items with an optional shortcut.
+"""A whole network as data: parts that feed each other, each a chain of items with an optional
+shortcut.
 
 Cost, field, module and export walk the same steps; nothing recomputes where an item stands.
 """
@@ -21,18 +22,30 @@ Slot = Callable[[str, int, int, int, int, int], Design]
 """The design for a slot of a layout: (name, C, F, H, W, stride) -> design."""
 
 
+INPUT = "input"
+"""The name of the network's input among the sources of a part."""
+
+
 @dataclass(frozen=True)
 class Part:
-    """after(body(x) + shortcut(x)); `design` is what the body was made of, if anything."""
+    """after(body(x) + shortcut(x)) of x = merge(sources).
+
+    `design` is what the body was made of, if anything. `sources` names the parts whose outputs
+    enter, `INPUT` for the network's own; empty means the part before.
+    """
 
     name: str
     body: tuple[Step, ...]
     shortcut: Step | None = None
     after: tuple[Step, ...] = ()
     design: Design | None = None
+    sources: tuple[str, ...] = ()
+    merge: Step | None = None
 
     def steps(self) -> Iterator[Step]:
         """Every item with a cost, in the order of the forward pass."""
+        if self.merge is not None:
+            yield self.merge
         yield from self.body
         if self.shortcut is not None:
             yield self.shortcut
@@ -41,12 +54,14 @@ class Part:
     @property
     def entry(self) -> Place:
         """Where the part begins."""
-        return self.body[0].place
+        return next(self.steps()).place
 
     @property
     def exit(self) -> Place:
         """Where the part ends."""
-        return (self.after or self.body)[-1].place
+        if self.after or self.body:
+            return (self.after or self.body)[-1].place
+        return self.entry
 
     def module(self) -> nn.Module:
         """(N, C, H, W) -> (N, F, H', W')."""
@@ -58,12 +73,13 @@ class Part:
             nn.Sequential(*(step.item.module(step.place) for step in self.body)),
             self.shortcut.item.module(self.shortcut.place) if self.shortcut else None,
             nn.Sequential(*(step.item.module(step.place) for step in self.after)),
+            self.merge.item.module(self.merge.place) if self.merge else None,
         )
 
 
 @dataclass(frozen=True)
 class Network:
-    """Parts in a row, from (channels, height, width) to class scores."""
+    """Parts in topological order, from (channels, height, width) to class scores."""
 
     input: tuple[int, int, int]
     classes: int
@@ -73,13 +89,32 @@ class Network:
         """The parts that replace a dense convolution."""
         return (part for part in self.parts if part.shortcut is not None)
 
+    @property
+    def wiring(self) -> tuple[tuple[int, ...], ...]:
+        """For each part the indices of the parts whose outputs enter, -1 for the input.
+
+        Raises KeyError for a source that does not come before its reader.
+        """
+        index = {INPUT: -1}
+        rows = []
+        for i, part in enumerate(self.parts):
+            rows.append(tuple(index[name] for name in part.sources) or (i - 1,))
+            index[part.name] = i
+        return tuple(rows)
+
+    @property
+    def is_chain(self) -> bool:
+        """Whether each part takes the output of the part before and nothing else."""
+        return all(row == (i - 1,) for i, row in enumerate(self.wiring))
+
     def module(self) -> nn.Module:
         """(N, channels, height, width) -> (N, classes), freshly initialised."""
         from torch import nn
 
         from spaces import modules
 
-        network = nn.Sequential(*(part.module() for part in self.parts))
+        parts = [part.module() for part in self.parts]
+        network = nn.Sequential(*parts) if self.is_chain else modules.Graph(parts, [*self.wiring])
         modules.initialise(network)
         return network
 
