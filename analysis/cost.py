@@ -34,8 +34,9 @@ class Convention:
 TORCH = Convention(
     "torch",
     "params: everything trained (numel); mults: convolutions and linear layers, half of what "
-    "torch's flop counter says; adds: those of the same layers, and one per output for a bias",
-    frozenset({"conv", "linear", "fft", "bias"}),
+    "torch's flop counter says; adds: those of the same layers, with the "
+    "sum-pooling of structured ones, and one per output for a bias",
+    frozenset({"conv", "sum-pool", "linear", "fft", "bias"}),
 )
 
 
@@ -156,7 +157,7 @@ def _peak_elements(part: Part) -> int:
     peak = 0
     for i, step in enumerate(part.body):
         alive = step.place.in_elements
-        if step.item.ledger in {"conv", "pool", "linear"}:
+        if step.item.ledger in {"conv", "fft", "pool", "linear"}:
             alive += _output_elements(step)
         peak = max(peak, alive + (held if i else 0))
     if part.shortcut:

@@ -4,7 +4,8 @@
 
 The fold runs from right to left over the operators, shuffles and pools of a design, so it is
 exact for any group numbers, stencils and permutations. It is structural: generic weights, an
-activation's derivative taken as 1.
+activation's derivative taken as 1. An operator that reads its whole plane (`window` is None) has
+no finite field on an unbounded map: columns, rows and volume are then "all".
 
 Cost: one fold of C x rows x columns for each orbit of output channels (`analysis.symmetry`);
 a design of the first family has a handful of them at any width.
@@ -14,8 +15,8 @@ Source: Penetrating the Fog, section 3 ("information field").
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -25,6 +26,12 @@ from spaces.operator import DesignError, Mask
 
 CHUNK = 2**24
 """Activations folded at once, which bounds the memory at some tens of megabytes."""
+
+
+ALL: Literal["all"] = "all"
+"""Every column, row or input of an unbounded map."""
+
+Count = int | Literal["all"]
 
 
 class Support(NamedTuple):
@@ -41,8 +48,8 @@ class Growth:
     """The field of the design cut after an operator: [x, y, channels] and volume."""
 
     operator: str
-    size: tuple[int, int, int]
-    volume: int
+    size: tuple[Count, Count, int]
+    volume: Count
 
 
 @dataclass(frozen=True)
@@ -57,9 +64,9 @@ class Field:
     prefixes.
     """
 
-    size: tuple[int, int, int]
-    extent: tuple[int, int]
-    volume: int
+    size: tuple[Count, Count, int]
+    extent: tuple[Count, Count]
+    volume: Count
     complete: bool
     equals_standard: bool
     uniform: bool
@@ -94,7 +101,8 @@ def support(
     """The inputs that one output channel reads at the centre pixel of its map.
 
     size: (height, width) of the input map; without it the map is unbounded, that is, large
-    enough for nothing to be clipped. Raises DesignError where the design cannot stand.
+    enough for nothing to be clipped; where a whole plane is read, every pixel of that map is.
+    Raises DesignError where the design cannot stand.
 
     >>> from spaces.design import parse
     >>> support(parse("GC(2)"), 4, output=3).inputs.any(axis=(1, 2)).tolist()
@@ -137,27 +145,35 @@ def field(
         _check_output(steps, output)
         (least,) = _measure(steps, [output], kernel)
     read = _fold(steps, [least.output])[0].any(axis=(1, 2))
+    endless = size is None and _reads_whole_plane(steps)
     return Field(
-        size=least.size,
-        extent=least.extent,
-        volume=least.volume,
+        size=(ALL, ALL, least.size[2]) if endless else least.size,
+        extent=(ALL, ALL) if endless else least.extent,
+        volume=ALL if endless else least.volume,
         complete=not any(one.missing for one in seen),
         equals_standard=least.size == (kernel, kernel, channels),
         uniform=len({(one.size, one.extent, one.volume) for one in seen}) == 1,
         missing_channels=tuple(int(c) for c in np.flatnonzero(~read)),
         missing_taps=least.missing,
-        steps=tuple(_growth(steps, kernel)),
+        steps=tuple(_growth(steps, kernel, unbounded=size is None)),
     )
 
 
-def _growth(steps: Sequence[Step], kernel: int) -> list[Growth]:
+def _reads_whole_plane(steps: Sequence[Step]) -> bool:
+    return any(item.window is None for item, _, _ in steps)
+
+
+def _growth(steps: Sequence[Step], kernel: int, unbounded: bool) -> list[Growth]:
     """The field of each prefix that ends with an operator."""
     grown = []
     for end, step in enumerate(steps, start=1):
         if step.position is not None:
             cut = steps[:end]
             least = min(_measure(cut, representatives(cut), kernel), key=_order)
-            grown.append(Growth(str(step.item), least.size, least.volume))
+            growth = Growth(str(step.item), least.size, least.volume)
+            if unbounded and _reads_whole_plane(cut):
+                growth = replace(growth, size=(ALL, ALL, least.size[2]), volume=ALL)
+            grown.append(growth)
     return grown
 
 
@@ -190,7 +206,7 @@ def _unbounded(steps: Sequence[Step], stride: int, margin: int) -> tuple[int, in
     room = np.array([margin, margin])
     scale = 1
     for item, place, _ in steps:
-        room += (np.array(item.window) // 2 + place.stride - 1) * scale
+        room += (np.array(item.window or (1, 1)) // 2 + place.stride - 1) * scale
         scale *= place.stride
     height, width = 2 * stride * -(-room // stride) + 1
     return int(height), int(width)

@@ -65,14 +65,15 @@ def reachable(graph: nx.DiGraph, output: Activation) -> set[Activation]:
 def channel_graph(design: Design, channels: int, out_channels: int | None = None) -> nx.DiGraph:
     """The channels (layer, channel) of a design and which reads which, for pictures.
 
-    An edge carries `taps`, the pixels of the source channel that one pixel of the target reads.
+    An edge carries `taps`, the pixels of the source channel that one pixel of the target reads,
+    unless these are the whole plane.
     Raises DesignError where the design cannot stand.
     """
     steps = design.places(channels, out_channels)
     graph = nx.DiGraph(design=str(design), layers=_layers(steps))
     graph.add_nodes_from((0, c) for c in range(channels))
     for layer, (item, place, _) in enumerate(steps, start=1):
-        rows, columns = item.window
+        rows, columns = item.window or (1, 1)
         here = replace(place, height=2 * rows - 1, width=2 * columns - 1)
         shape = (place.features, here.out_height, here.out_width)
         for channel in range(place.features):
@@ -80,7 +81,8 @@ def channel_graph(design: Design, channels: int, out_channels: int | None = None
             inputs = item.reads(_one(shape, (channel, rows - 1, columns - 1)), here)
             taps = inputs.sum(axis=(1, 2))
             for source in np.flatnonzero(taps):
-                graph.add_edge((layer - 1, int(source)), (layer, channel), taps=int(taps[source]))
+                counted = {"taps": int(taps[source])} if item.window else {}
+                graph.add_edge((layer - 1, int(source)), (layer, channel), **counted)
     return graph
 
 

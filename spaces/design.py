@@ -64,7 +64,8 @@ class Design:
     @property
     def slug(self) -> str:
         """The string as a file name: no slash, bracket or star. `from_slug` goes back."""
-        return str(self).translate(_TO_SLUG)
+        escaped = re.sub(r"[-_.%!&]", lambda found: f"&{ord(found[0]):02x}", str(self))
+        return escaped.translate(_TO_SLUG)
 
     def to_json(self) -> str:
         return json.dumps({"schema": SCHEMA, "design": str(self)})
@@ -91,7 +92,7 @@ class Design:
         Raises DesignError where the design cannot stand.
         """
         here = {
-            step.position: step.item.canonical(step.place)
+            step.position: self.operators[step.position].canonical(step.place)
             for step in self.places(channels, features)
             if step.position is not None
         }
@@ -99,6 +100,19 @@ class Design:
         plain = replace(design, inner=None)
         same = plain.widths(channels, features) == self.widths(channels, features)
         return plain if same else design
+
+    def turned(self, before: int = 0) -> Design:
+        """Each operator that alternates along a design in the form that it takes here, where
+        `before` alternating operators stand before the design in its block.
+
+        >>> str(parse("LEAN(g=4,s=3)+PW+LEAN(g=4,s=3)").turned())
+        'LEAN(g=4,s=1x3)+PW+LEAN(g=4,s=3x1)'
+        """
+        operators, first = [], before
+        for operator in self.operators:
+            operators.append(operator.turned(before))
+            before += operators[-1] is not operator
+        return replace(self, operators=tuple(operators)) if before > first else self
 
     # ---- where each part stands --------------------------------------------------------------
 
@@ -163,7 +177,7 @@ class Design:
             pool = Place(channels, channels, height, width, stride)
             yield Step(AveragePool(), pool, None)
             height, width = pool.out_height, pool.out_width
-        for i, operator in enumerate(self.operators):
+        for i, operator in enumerate(self.turned().operators):
             own_stride = stride if i == striding else 1
             place = Place(widths[i], widths[i + 1], height, width, own_stride)
             if (reason := operator.why_invalid(place)) is not None:
@@ -216,7 +230,8 @@ def parse(text: str) -> Design:
 
 def from_slug(slug: str) -> Design:
     """The design of a file name made by `Design.slug`."""
-    return parse(slug.translate(_FROM_SLUG))
+    escaped = slug.translate(_FROM_SLUG)
+    return parse(re.sub(r"&([0-9a-f]{2})", lambda found: chr(int(found[1], 16)), escaped))
 
 
 def from_json(text: str) -> Design:

@@ -61,14 +61,40 @@ def spread(needed: Mask, place: Place) -> Mask:
     return centres
 
 
+def joined(needed: Mask, groups: int, place: Place) -> Mask:
+    """The needed outputs as groups (..., g, H, W) at the input pixels of their centre taps."""
+    *batch, _, height, width = needed.shape
+    return spread(np.any(needed.reshape(*batch, groups, -1, height, width), axis=-3), place)
+
+
+def carried_by_groups(permutation: Permutation, groups: int, place: Place) -> Permutation | None:
+    """The permutation of input groups, if the outputs' one moves whole groups; else None."""
+    group = permutation.reshape(groups, -1) // (place.features // groups)
+    if (group != group[:, :1]).any():
+        return None
+    return np.arange(place.channels).reshape(groups, -1)[group[:, 0]].ravel()
+
+
+def why_not_grouped(operator: Operator, groups: int, place: Place) -> str | None:
+    """None, or why so many groups cannot stand here."""
+    if place.channels % groups or place.features % groups:
+        valid = ", ".join(map(str, divisors(place.channels, place.features)))
+        return (
+            f"{operator}: {groups} groups do not divide {place.channels} input and "
+            f"{place.features} output channels; valid group numbers are {valid}"
+        )
+    return None
+
+
 @dataclass(frozen=True)
-class GroupedConvolution(Operator):
-    """C -> F channels in `groups(place)` groups, a k x k window with dilation d."""
+class GroupedWindow(Operator):
+    """What a k x k window with dilation d reads in `groups(place)` groups of channels."""
 
     kernel: int = argument("k", 3)
     dilation: int = argument("d", 1)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.kernel < 1 or self.kernel % 2 == 0:
             raise DesignError(
                 f"{self.symbol}: kernel size {self.kernel} is not odd; valid are 1, 3, 5, 7, ..."
@@ -82,16 +108,7 @@ class GroupedConvolution(Operator):
         return (side, side)
 
     def why_invalid(self, place: Place) -> str | None:
-        if self.is_open:
-            return f"{self} has no group number yet: it names a family, not a design"
-        g = self.groups(place)
-        if place.channels % g or place.features % g:
-            valid = ", ".join(map(str, divisors(place.channels, place.features)))
-            return (
-                f"{self}: {g} groups do not divide {place.channels} input and "
-                f"{place.features} output channels; valid group numbers are {valid}"
-            )
-        return None
+        return why_not_grouped(self, self.groups(place), place)
 
     def connections(self, place: Place) -> int:
         fan_in = place.channels // self.groups(place) * self.kernel**2
@@ -99,26 +116,25 @@ class GroupedConvolution(Operator):
 
     def reads(self, needed: Mask, place: Place) -> Mask:
         g = self.groups(place)
-        *batch, _, height, width = needed.shape
-        groups = np.any(needed.reshape(*batch, g, -1, height, width), axis=-3)
+        pixels = joined(needed, g, place)
         half = self.kernel // 2
         offsets = [self.dilation * step for step in range(-half, half + 1)]
-        pixels = spread(groups, place)
         for axis in (-2, -1):
             if half:
                 pixels = shifted(pixels, offsets, axis)
         return np.repeat(pixels, place.channels // g, axis=-3)
 
     def carried(self, permutation: Permutation, place: Place) -> Permutation | None:
-        g = self.groups(place)
-        group = permutation.reshape(g, -1) // (place.features // g)
-        if (group != group[:, :1]).any():
-            return None
-        return np.arange(place.channels).reshape(g, -1)[group[:, 0]].ravel()
+        return carried_by_groups(permutation, self.groups(place), place)
 
     def reach(self, place: Place) -> tuple[Box, ...]:
         rows, columns = self.window
         return (Box(rows, columns, place.channels // self.groups(place)),)
+
+
+@dataclass(frozen=True)
+class GroupedConvolution(GroupedWindow):
+    """C -> F channels in `groups(place)` groups, a k x k window with dilation d."""
 
     def module(self, place: Place) -> nn.Module:
         from torch import nn
@@ -136,14 +152,11 @@ class GroupedConvolution(Operator):
 
 
 @dataclass(frozen=True)
-class NumberedGroups(GroupedConvolution):
-    """A grouped convolution whose group number is a hyper-parameter.
+class GroupNumber(Operator):
+    """A group number as a hyper-parameter: `g`, or the constant group size `q` (g = C / q).
 
-    `g` is the number of groups, `q` the constant group size (g = C / q); with neither, the
-    operator is open: `GC` names the family of all `GC(g)`.
+    With neither, the operator is open: `GC` names the family of all `GC(g)`.
     """
-
-    grouped = True
 
     g: int | str | None = argument("g", None, group_number, bare=True)
     q: int | None = argument("q", None)
@@ -165,18 +178,35 @@ class NumberedGroups(GroupedConvolution):
         """Whether the optimum of each layer is to fill in the group number."""
         return self.g == STAR
 
-    def groups(self, place: Place) -> int:
+    def number(self, place: Place) -> int:
+        """The group number here. Raises DesignError where it is open."""
         if self.q is not None:
             return max(1, place.channels // self.q)
         if not isinstance(self.g, int):
             raise DesignError(f"{self} has no group number yet")
         return self.g
 
-    def why_invalid(self, place: Place) -> str | None:
+    def why_no_number(self, place: Place) -> str | None:
+        """None, or why the group number cannot be told here."""
+        if self.is_open:
+            return f"{self} has no group number yet: it names a family, not a design"
         if self.q is not None and place.channels % self.q:
             valid = ", ".join(map(str, divisors(place.channels)))
             return (
                 f"{self}: groups of {self.q} do not divide {place.channels} input channels; "
                 f"valid sizes are {valid}"
             )
-        return super().why_invalid(place)
+        return None
+
+
+@dataclass(frozen=True)
+class NumberedGroups(GroupNumber, GroupedConvolution):
+    """A grouped convolution whose group number is a hyper-parameter."""
+
+    grouped = True
+
+    def groups(self, place: Place) -> int:
+        return self.number(place)
+
+    def why_invalid(self, place: Place) -> str | None:
+        return self.why_no_number(place) or super().why_invalid(place)

@@ -1,7 +1,7 @@
 """Whole networks by name: `LeanResNet(Res24, LEAN(g=16,s=5))`.
 
-A layout takes a configuration (depths and widths that its paper names), then what stands in place of
-its convolutions, for any input size and number of classes. A folder is a list: each file of
+A layout takes a configuration (depths and widths that its paper names), then what stands in place
+of its convolutions, for any input size and number of classes. A folder is a list: each file of
 `spaces/layouts/` declares `LAYOUTS`, and adding a layout is adding a file.
 """
 

@@ -30,7 +30,7 @@ class Weighted(nn.Module):
     function: from `kernels/`, or a function at the top of the operator's own file that imports
     torch inside; it takes the input (N, C, H, W), each weight by name, and the options. Its source
     is what an exported file carries. shapes: weight name -> shape; fan_ins: weight name -> reads of
-    one output, for He's initialisation.
+    one output, for He's initialisation. bound: what each weight is divided by when initialised.
     """
 
     def __init__(
@@ -39,9 +39,11 @@ class Weighted(nn.Module):
         shapes: Mapping[str, tuple[int, ...]],
         fan_ins: Mapping[str, int],
         options: Mapping[str, object] | None = None,
+        bound: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__()
         self.function = function
+        self.bound = bound
         self.fan_ins = dict(fan_ins)
         self.options = dict(options or {})
         for name, shape in shapes.items():
@@ -49,12 +51,15 @@ class Weighted(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Normal with variance 2 / fan-in."""
+        """Normal with variance 2 / fan-in; divided by its bound, if there is one."""
         for name, weight in self.named_parameters():
             nn.init.normal_(weight, std=math.sqrt(2 / self.fan_ins[name]))
+            if self.bound is not None:
+                with torch.no_grad():
+                    weight.div_(self.bound(weight))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x, **dict(self.named_parameters()), **self.options)
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return self.function(*inputs, **dict(self.named_parameters()), **self.options)
 
     def extra_repr(self) -> str:
         shapes = (f"{name}={tuple(w.shape)}" for name, w in self.named_parameters())
@@ -78,6 +83,19 @@ class Concat(nn.Module):
 class Product(nn.Module):
     def forward(self, x: Tensor, scale: Tensor) -> Tensor:
         return x * scale
+
+
+class TimeStep(nn.Module):
+    """advance(y, reaction(y)): a step of a differential equation."""
+
+    def __init__(self, reaction: nn.Module, advance: nn.Module) -> None:
+        super().__init__()
+        self.reaction = reaction
+        self.advance = advance
+
+    def forward(self, y: Tensor) -> Tensor:
+        out: Tensor = self.advance(y, self.reaction(y))
+        return out
 
 
 class Part(nn.Module):

@@ -6,6 +6,7 @@ Cost, field, module and export walk the same steps; nothing recomputes where an 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -30,8 +31,8 @@ INPUT = "input"
 class Part:
     """after(body(x) + shortcut(x)) of x = merge(sources).
 
-    `design` is what the body was made of, if anything. `sources` names the parts whose outputs
-    enter, `INPUT` for the network's own; empty means the part before.
+    `design` is what stands here for a dense convolution, if anything. `sources` names the parts
+    whose outputs enter, `INPUT` for the network's own; empty means the part before.
     """
 
     name: str
@@ -63,6 +64,13 @@ class Part:
             return (self.after or self.body)[-1].place
         return self.entry
 
+    @property
+    def whole(self) -> Place:
+        """From the input of the body to its output, at the stride of all its items."""
+        first, last = self.body[0].place, self.body[-1].place
+        stride = math.prod(step.place.stride for step in self.body)
+        return Place(first.channels, last.features, first.height, first.width, stride)
+
     def module(self) -> nn.Module:
         """(N, C, H, W) -> (N, F, H', W')."""
         from torch import nn
@@ -87,7 +95,7 @@ class Network:
 
     def blocks(self) -> Iterator[Part]:
         """The parts that replace a dense convolution."""
-        return (part for part in self.parts if part.shortcut is not None)
+        return (part for part in self.parts if part.design is not None)
 
     @property
     def wiring(self) -> tuple[tuple[int, ...], ...]:
@@ -133,6 +141,9 @@ def block(
 ) -> Part:
     """A design with batch normalisation after each operator and ReLU after the sum.
 
+    A time step owns its normalisation and activation: none follows it, nor a row of nothing else.
+    Where every operator already adds its input, the identity goes through all of them and the
+    block adds no second one.
     inner: indices of the operators that a ReLU follows as well (as some known blocks have it).
     Raises DesignError where the design cannot stand. Source: Penetrating the Fog, section 4.1.
     """
@@ -143,17 +154,20 @@ def block(
     body: list[Step] = []
     for step in steps:
         body.append(step)
-        if step.position is not None:
+        if step.position is not None and step.item.kind != "step":
             at = _behind(step.place)
             body.append(Step(BatchNorm(), at, None))
             if step.position in inner:
                 body.append(Step(ReLU(), at, None))
     whole = Place(channels, features, height, width, stride)
+    operators = [step for step in steps if step.position is not None]
+    own_identity = all(step.item.adds_input(step.place) for step in operators)
+    own_activation = all(step.item.kind == "step" for step in operators)
     return Part(
         name,
         tuple(body),
-        Step(Shortcut(), whole, None) if shortcut else None,
-        (Step(ReLU(), _behind(whole), None),),
+        Step(Shortcut(), whole, None) if shortcut and not own_identity else None,
+        () if own_activation else (Step(ReLU(), _behind(whole), None),),
         design,
     )
 

@@ -77,6 +77,9 @@ class Operator(ABC):
     resizes: ClassVar[bool] = True
     grouped: ClassVar[bool] = False
 
+    def __post_init__(self) -> None:  # noqa: B027 - each class of a chain calls the next
+        """Raises DesignError for hyper-parameters that no place allows."""
+
     # ---- what each operator declares -------------------------------------------------------
 
     @abstractmethod
@@ -145,8 +148,9 @@ class Operator(ABC):
     # ---- structure ---------------------------------------------------------------------------
 
     @property
-    def window(self) -> tuple[int, int]:
-        """Rows and columns of the stencil's bounding box; (1, 1) for an operator without one."""
+    def window(self) -> tuple[int, int] | None:
+        """Rows and columns of the stencil's bounding box; (1, 1) for an operator without one,
+        None for one that reads the whole plane however large it is."""
         return (1, 1)
 
     @property
@@ -164,6 +168,10 @@ class Operator(ABC):
         """Whether a number is missing, so that the operator stands for a family."""
         return False
 
+    def adds_input(self, place: Place) -> bool:
+        """Whether the input itself is a term of the result, as in a residual or a time step."""
+        return self.kind != "linear"
+
     def groups(self, place: Place) -> int:
         """Number of channel groups that do not exchange information (1 where all mix)."""
         return 1
@@ -175,6 +183,13 @@ class Operator(ABC):
         nothing, so it is always right; the field of the design then costs a fold per output.
         """
         return None
+
+    def turned(self, before: int) -> Operator:
+        """The operator in its design, where `before` operators that alternate stand before it.
+
+        One that does not alternate along a design returns itself; one that does never does.
+        """
+        return self
 
     def canonical(self, place: Place | None = None) -> Operator:
         """The one operator that stands for all that are identical to it (here, when given)."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from spaces.design import Step, parse
 from spaces.fixed import Classifier, MaxPool
 from spaces.network import Network, Part, Slot, block
@@ -43,7 +45,7 @@ def fog(
     stem = block(
         "stem", parse("STD"), channels, width, height, columns, 2 if large else 1, shortcut=False
     )
-    parts = [stem]
+    parts = [replace(stem, design=None)]
     if large:
         pool = Place(width, width, stem.exit.height, stem.exit.width, 2)
         parts.append(Part("pool", (Step(MaxPool(), pool, None),)))

@@ -1,0 +1,1 @@
+"""Diffusion over the map: reaction-diffusion steps and block-circulant convolutions."""

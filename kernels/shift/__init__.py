@@ -1,0 +1,1 @@
+"""Shift: each channel moves by one fixed tap."""

@@ -1,0 +1,1 @@
+"""Structured and composite convolution: sums over binary masks, then a small convolution."""
