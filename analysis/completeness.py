@@ -52,7 +52,9 @@ def why_incomplete(design: Design, channels: int, features: int) -> str | None:
 def shuffled_chain(design: Design) -> bool:
     """Whether (1) is exact for the design at all widths."""
     convolutions = all(isinstance(op, GroupedConvolution) for op in design.operators)
-    return convolutions and (not design.unshuffled or not {"PW", "STD"}.isdisjoint(design.composition))
+    return convolutions and (
+        not design.unshuffled or not {"PW", "STD"}.isdisjoint(design.composition)
+    )
 
 
 def channels_seen(design: Design, channels: int, features: int) -> int:

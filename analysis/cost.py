@@ -128,7 +128,19 @@ def network_cost(
     network: Network, *, dtype: str = "float32", convention: Convention = TORCH
 ) -> Cost:
     """The whole network: sums over its parts, the largest of their peaks."""
-    parts = [part_cost(part, dtype=dtype, convention=convention) for part in network.parts]
+    return total(part_cost(part, dtype=dtype, convention=convention) for part in network.parts)
+
+
+def total(costs: Iterable[Cost]) -> Cost:
+    """What items that follow one another cost together: sums, and the largest of their peaks.
+
+    Raises ValueError for costs of different types or conventions, and for none.
+    """
+    parts = list(costs)
+    kinds = {(c.dtype, c.convention) for c in parts}
+    if len(kinds) != 1:
+        raise ValueError(f"costs add up only in one dtype and convention; found {sorted(kinds)}")
+    ((dtype, convention),) = kinds
     return Cost(
         params=sum(c.params for c in parts),
         mults=sum(c.mults for c in parts),
@@ -137,7 +149,7 @@ def network_cost(
         traffic_bytes_fused=sum(c.traffic_bytes_fused for c in parts),
         peak_activation_bytes=max(c.peak_activation_bytes for c in parts),
         dtype=dtype,
-        convention=convention.name,
+        convention=convention,
     )
 
 

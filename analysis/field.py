@@ -246,7 +246,7 @@ def _measure(steps: Sequence[Step], outputs: Sequence[int], kernel: int) -> list
     for start in range(0, len(outputs), at_once):
         part = outputs[start : start + at_once]
         inputs = _fold(steps, part)
-        rows, columns = inputs.any(axis=(1, 3)), inputs.any(axis=(1, 2))
+        rows, columns = np.any(inputs, axis=(1, 3)), np.any(inputs, axis=(1, 2))
         read = inputs.any(axis=(2, 3)).sum(axis=1).tolist()
         volume = inputs.sum(axis=(1, 2, 3)).tolist()
         window = inputs[

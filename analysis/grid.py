@@ -74,6 +74,30 @@ def _span(values: Sequence[int]) -> str:
     return f"{values[0]}..{values[-1]} ({len(values)} values)"
 
 
+@dataclass(frozen=True)
+class Row:
+    """One concrete design and what the sweep says of it.
+
+    seen: input channels that each output reads. volume: inputs that it reads.
+    """
+
+    design: Design
+    channels: int
+    out_channels: int
+    seen: int
+    volume: int
+    complete: bool
+    params: int
+    mults: int
+    adds: int
+    traffic_bytes: int
+
+    @property
+    def links(self) -> int:
+        """Weights of the dense convolution with the same field: F x volume."""
+        return self.out_channels * self.volume
+
+
 class Members(NamedTuple):
     """The families at their kernel sizes: arrays (members,) or (members, operators).
 

@@ -30,40 +30,16 @@ from analysis.grid import (
     Divisors,
     Grid,
     Members,
+    Row,
     describe,
     numbered,
     rows_of,
     tabulate,
 )
-from spaces.design import Design
 
 PARAMS, MULTS, ADDS, TRAFFIC, SEEN, COMPLETE = range(6)
 LINKS, LEAST, BYTES, ROW = range(4)
 NEVER = np.int64(2**62)
-
-
-@dataclass(frozen=True)
-class Row:
-    """One concrete design and what the sweep says of it.
-
-    seen: input channels that each output reads. volume: inputs that it reads.
-    """
-
-    design: Design
-    channels: int
-    out_channels: int
-    seen: int
-    volume: int
-    complete: bool
-    params: int
-    mults: int
-    adds: int
-    traffic_bytes: int
-
-    @property
-    def links(self) -> int:
-        """Weights of the dense convolution with the same field: F x volume."""
-        return self.out_channels * self.volume
 
 
 @dataclass(frozen=True)

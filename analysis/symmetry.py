@@ -43,11 +43,11 @@ def _rotation(features: int, block: int, turn: int) -> np.ndarray:
 
 def _is_symmetry(steps: Sequence[Step], permutation: np.ndarray) -> bool:
     """Whether every item carries the permutation of the outputs on to its inputs."""
-    carried: np.ndarray | None = permutation
     for item, place, _ in reversed(steps):
-        carried = item.carried(carried, place)
+        carried = item.carried(permutation, place)
         if carried is None:
             return False
+        permutation = carried
     return True
 
 

@@ -27,14 +27,12 @@ from functools import lru_cache
 from itertools import pairwise, product
 from typing import NamedTuple
 
-from analysis.field import field, support
+from analysis.completeness import why_incomplete
+from analysis.field import support
 from spaces.design import Design
 from spaces.grouped import GroupedConvolution, NumberedGroups, divisors
 from spaces.operator import DesignError
 from spaces.operators.depthwise import Depthwise
-
-TARGET = frozenset((-1, 0, 1))
-"""The taps of a 3 x 3 window along one axis, which a complete field contains."""
 
 
 @dataclass(frozen=True)
@@ -82,26 +80,21 @@ def optimum(design: Design, channels: int, out_channels: int | None = None) -> O
     has are kept. Raises DesignError where the design cannot stand or no choice is complete.
     """
     opened = [operator.is_open for operator in chain(design)]
-    fill(design, (1,) * sum(opened)).places(channels, out_channels)
     widths = design.widths(channels, out_channels)
+    pairs = zip(pairwise(widths), opened, strict=True)
+    choices = [divisors(*pair) for pair, is_open in pairs if is_open]
     layer = _relax(design, widths)
     areas = [int(area) for area in layer.areas]
-    pairs = pairwise(widths)
-    choices = [divisors(*pair) for pair, is_open in zip(pairs, opened, strict=True) if is_open]
-    room = int(layer.room)
-    groups: tuple[int, ...] | None = None
-    if _covers_window(design):
-        if design.unshuffled:
-            ranked = _by_params(areas, choices, room)
-            groups = next((g for g in ranked if _complete(fill(design, g), widths)), None)
-        else:
-            groups = best_groups(areas, choices, room)
-    if groups is None:
-        raise DesignError(_why_incomplete(design, channels, layer.room))
-    best = fill(design, groups).canonical(channels, out_channels)
-    params = sum(step.item.params(step.place) for step in best.places(channels, out_channels))
-    bound = min(layer.bound, params)  # the root may round up where the optimum meets the bound
-    return Optimum(best, groups, params, bound)
+    search = _ranked if design.unshuffled else _best
+    for groups in search(areas, choices, int(layer.inner // layer.taken)):
+        best = fill(design, groups)
+        if _complete(best, widths):
+            params = int(layer.fixed) + sum(a // g for a, g in zip(areas, groups, strict=True))
+            bound = min(layer.bound, params)  # the root may round up where they are equal
+            return Optimum(best.canonical(channels, out_channels), groups, params, bound)
+    densest = fill(design, (1,) * len(areas))
+    reason = why_incomplete(densest, channels, widths[-1])
+    raise DesignError(f"no group numbers make {design} complete: {reason}")
 
 
 @lru_cache(maxsize=4096)
@@ -178,8 +171,6 @@ def widest(design: Design, params: int, alpha: int | Fraction = 1) -> Widest:
     """
     if alpha <= 0:
         raise DesignError(f"alpha is {alpha}; the ratio F / C must be positive")
-    if not _covers_window(design):
-        raise DesignError(_why_incomplete(design, 1, 1))
     real = _real_width(design, params, alpha)
     why = f"the bound already allows only {real:.2f} channels"
     for channels in range(math.floor(real) + 1, 0, -1):
@@ -227,27 +218,32 @@ def shares(design: Design) -> tuple[tuple[Fraction, Fraction], ...]:
 
 
 class _Layer(NamedTuple):
-    """A chain at its widths: params = fixed + sum(areas / g), product of g at most `room`."""
+    """A chain at its widths: params = fixed + sum(a / g over the open operators).
+
+    inner: the product of the inner widths. taken: that of the numbers that the design has.
+    largest: that of the largest numbers that the widths of the open operators admit.
+    """
 
     fixed: float
     areas: tuple[float, ...]
-    room: float
+    inner: float
+    taken: float
     largest: float
-    """The product of the largest numbers that the widths of the open operators admit."""
 
     @property
     def bound(self) -> float:
         if not self.areas:
             return self.fixed
-        n = len(self.areas)
-        return self.fixed + n * (math.prod(self.areas) / min(self.room, self.largest)) ** (1 / n)
+        n, room = len(self.areas), min(self.inner / self.taken, self.largest)
+        return self.fixed + n * (math.prod(self.areas) / room) ** (1 / n)
 
 
 def _relax(design: Design, widths: Sequence[float]) -> _Layer:
     """The problem at these widths, whole or real."""
-    fixed, areas = 0.0, []
+    fixed: float = 0
     taken: float = 1
     largest: float = 1
+    areas = []
     for operator, (before, after) in zip(chain(design), pairwise(widths), strict=True):
         area = before * after * operator.kernel**2
         if operator.is_open:
@@ -257,15 +253,17 @@ def _relax(design: Design, widths: Sequence[float]) -> _Layer:
             g = _number(operator, before)
             fixed += area / g
             taken *= g
-    return _Layer(fixed, tuple(areas), math.prod(widths[1:-1]) / taken, largest)
+    return _Layer(fixed, tuple(areas), math.prod(widths[1:-1]), taken, largest)
 
 
 def _number(operator: GroupedConvolution, width: float) -> float:
     """The group number at a width, whole or real."""
     if isinstance(operator, Depthwise):
         return width
-    if isinstance(operator, NumberedGroups):
-        return width / operator.q if operator.q else operator.g  # type: ignore[return-value]
+    if isinstance(operator, NumberedGroups) and operator.q:
+        return width / operator.q
+    if isinstance(operator, NumberedGroups) and isinstance(operator.g, int):
+        return operator.g
     return 1
 
 
@@ -281,17 +279,15 @@ def fill(design: Design, groups: Sequence[int]) -> Design:
     )
 
 
-def _covers_window(design: Design) -> bool:
-    """Whether the stencils together reach every tap of the target window."""
-    reached = {0}
-    for operator in chain(design):
-        half = operator.kernel // 2
-        offsets = [operator.dilation * step for step in range(-half, half + 1)]
-        reached = {tap + offset for tap in reached for offset in offsets}
-    return reached >= TARGET
+def _best(
+    areas: Sequence[int], choices: Sequence[Sequence[int]], room: int
+) -> Iterator[tuple[int, ...]]:
+    """The cheapest choice that (1) admits, if there is one."""
+    if (groups := best_groups(areas, choices, room)) is not None:
+        yield groups
 
 
-def _by_params(
+def _ranked(
     areas: Sequence[int], choices: Sequence[Sequence[int]], room: int
 ) -> Iterator[tuple[int, ...]]:
     """Every choice that (1) admits, the cheapest first."""
@@ -303,20 +299,11 @@ def _by_params(
 
 
 def _complete(design: Design, widths: Sequence[int]) -> bool:
-    """By the exact field; most incomplete designs already show it at their first output."""
-    first = support(design, widths[0], widths[-1], output=0).inputs
-    return bool(first.any(axis=(1, 2)).all()) and field(design, widths[0], widths[-1]).complete
-
-
-def _why_incomplete(design: Design, channels: int, room: float) -> str:
-    if not _covers_window(design):
-        return f"{design} covers no 3 x 3 window: it needs a spatial operator of dilation 1"
-    if room < 1:
-        return (
-            f"{design} cannot see all {channels} channels, whatever its group numbers: it sees at "
-            f"most {int(room * channels)}; add PW or PWG to mix them"
-        )
-    return f"{design} sees all {channels} channels for no choice of group numbers"
+    """Where a shuffle is left out, the first output rules out most designs at little cost."""
+    ends = (widths[0], widths[-1])
+    if design.unshuffled and not support(design, *ends, output=0).inputs.any(axis=(1, 2)).all():
+        return False
+    return why_incomplete(design, *ends) is None
 
 
 def _real_width(design: Design, params: int, alpha: int | Fraction) -> float:

@@ -10,10 +10,10 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
+from analysis.completeness import why_incomplete
 from analysis.cost import Cost, network_cost
-from analysis.field import field as information_field
 from analysis.theorems import resolve
 from spaces.design import Design, parse
 from spaces.layouts.fog import fog
@@ -37,6 +37,38 @@ class Task:
         return "x".join(map(str, self.input)) + f":{self.classes}"
 
 
+class Contender(Protocol):
+    """What a search can try: a candidate, or a user's own block (`nas.rivals`)."""
+
+    @property
+    def blocks(self) -> tuple[int, ...]: ...
+    @property
+    def known_as(self) -> str | None: ...
+
+
+class Entry(Protocol):
+    """A contender at a width, for a task: what is costed, timed, trained and ranked."""
+
+    @property
+    def candidate(self) -> Contender: ...
+    @property
+    def task(self) -> Task: ...
+    @property
+    def width(self) -> int: ...
+    @property
+    def title(self) -> str:
+        """The design as a table shows it."""
+
+    @property
+    def cost(self) -> Cost: ...
+    @property
+    def key(self) -> str:
+        """Equal for the same function, whatever it is called."""
+
+    def module(self, seed: int | None = None) -> nn.Module: ...
+    def to_dict(self) -> dict[str, Any]: ...
+
+
 @dataclass(frozen=True)
 class Candidate:
     """A design in every block, and the number of blocks of each stage.
@@ -49,6 +81,12 @@ class Candidate:
     blocks: tuple[int, ...]
     inner: tuple[int, ...] = ()
     known_as: str | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        if not self.blocks or min(self.blocks) < 1:
+            raise DesignError(
+                f"blocks per stage are {list(self.blocks)}; each stage needs at least one"
+            )
 
     def __str__(self) -> str:
         relu = f" relu@{','.join(map(str, self.inner))}" if self.inner else ""
@@ -84,6 +122,10 @@ class Sized:
         return network_cost(self.network)
 
     @property
+    def title(self) -> str:
+        return str(self.candidate.design)
+
+    @property
     def layers(self) -> tuple[str, ...]:
         """The canonical design of each block: equal layers at equal widths are one network."""
         return tuple(str(design) for _, design, _, _ in self._blocks())
@@ -97,12 +139,8 @@ class Sized:
     def why_incomplete(self) -> str | None:
         """None, or the first block whose outputs do not all see the 3 x 3 x C window."""
         for name, design, channels, features in self._blocks():
-            seen = information_field(design, channels, features)
-            if not seen.complete:
-                return (
-                    f"{name}: {design} at {channels} -> {features} channels sees {seen.size}, "
-                    f"not all of [3, 3, {channels}]"
-                )
+            if (reason := why_incomplete(design, channels, features)) is not None:
+                return f"{name}: {reason}"
         return None
 
     def _blocks(self) -> Iterator[tuple[str, Design, int, int]]:
@@ -137,11 +175,16 @@ class Sized:
             "classes": self.task.classes,
         }
 
+    @staticmethod
+    def check_schema(data: dict[str, Any]) -> None:
+        """Raises DesignError for another schema or layout."""
+        if data.get("schema") != SCHEMA or data.get("layout") != "fog":
+            raise DesignError(f"not a network of schema {SCHEMA} and layout fog: {data}")
+
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Sized:
         """Back from `to_dict`. Raises DesignError for another schema or layout."""
-        if data.get("schema") != SCHEMA or data.get("layout") != "fog":
-            raise DesignError(f"not a network of schema {SCHEMA} and layout fog: {data}")
+        cls.check_schema(data)
         candidate = Candidate(
             parse(data["design"]), tuple(data["blocks"]), tuple(data["inner"]), data["known_as"]
         )

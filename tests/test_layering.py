@@ -20,7 +20,7 @@ HOMES = {
     "pandas": ("nas/",),
     "typer": ("nas/cli",),
     "pydantic": ("nas/",),
-    "safetensors": ("nas/exports/",),
+    "safetensors": ("nas/exports/", "nas/trainer.py"),
     "sklearn": ("nas/datasets/",),
     "PIL": ("nas/datasets/",),
 }
@@ -64,11 +64,13 @@ def test_each_library_has_one_home() -> None:
 
 def loaded(code: str) -> set[str]:
     """The heavy packages that a fresh interpreter holds after the code."""
-    probe = f"{code}\nimport sys; print('\\n' + ' '.join(m for m in {HEAVY!r} if m in sys.modules))"
+    probe = f"{code}\nimport sys; print('\\nloaded', *(m for m in {HEAVY!r} if m in sys.modules))"
     out = subprocess.run(
         [sys.executable, "-c", probe], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    return set(out.stdout.rstrip("\n").split("\n")[-1].split())
+    word, *heavy = out.stdout.splitlines()[-1].split()
+    assert word == "loaded"
+    return set(heavy)
 
 
 @pytest.mark.parametrize(

@@ -37,9 +37,14 @@ def _more_than_one(*widths: int) -> list[int]:
 WIDTHS = (4, 6, 6, 8, 8, 9, 12, 12, 15, 16, 20, 24)
 
 
+def roomy(design: Design) -> int:
+    """The side of a square map that clips nothing, with two pixels to spare all round."""
+    return 5 + sum(max(op.window) - 1 for op in design.operators)
+
+
 class Case:
     """A random design that stands at its widths: any valid group numbers, whether or not they
-    satisfy the theorem."""
+    satisfy the theorem, whose field fits a small map."""
 
     def __init__(
         self, seed: int, widths: Sequence[int] = WIDTHS, kernels: str = "133333357"
@@ -65,7 +70,7 @@ class Case:
                     g = rng.choice(_more_than_one(stands[i], stands[i + 1]))
                     operators[i] = replace(operator, g=g)
             self.design = Design(tuple(operators), inner, left_out)
-            if self.design.why_invalid(self.channels, self.features) is None:
+            if roomy(self.design) <= 25:
                 break
 
     def __str__(self) -> str:
@@ -90,11 +95,6 @@ def gradients(steps: Sequence[Step], dependency: Any) -> np.ndarray:
     stack = nn.Sequential(*(step.item.module(step.place) for step in steps), Centre())
     pattern = dependency(stack, (first.channels, first.height, first.width))
     return pattern[:, 0, 0]
-
-
-def roomy(design: Design) -> int:
-    """The side of a square map that clips nothing, with one pixel to spare all round."""
-    return 2 + sum(max(op.window) - 1 for op in design.operators) + 3
 
 
 def figures(inputs: np.ndarray) -> tuple[tuple[int, ...], tuple[int, ...], int]:
@@ -201,11 +201,9 @@ def test_a_stride_is_followed(case: Case, dependency: Any) -> None:
         pattern = gradients(steps, dependency)
         assert np.array_equal(np.array([one.inputs for one in seen]), pattern)
         assert seen[0].row == 2 * (steps[-1].place.out_height // 2)
-    # The unbounded map clips nothing: the edge is read only where the whole field is one pixel.
-    inputs = pattern.any(axis=(0, 1))
+    # The last size was the unbounded map: a larger one shows nothing more.
     wide = case.design.places(case.channels, case.features, height + 8, width + 8, 2)
     assert gradients(wide, dependency).sum() == pattern.sum()
-    assert inputs[seen[0].row - height : height, :].any()
 
 
 # ---- graph -------------------------------------------------------------------------------------

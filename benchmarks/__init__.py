@@ -1,0 +1,1 @@
+"""Measurements: `python -m benchmarks NAME`. Figures go to `benchmarks/results/`."""

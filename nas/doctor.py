@@ -1,0 +1,79 @@
+"""What is installed here, which back ends serve, and who else owns our import names."""
+
+from __future__ import annotations
+
+import platform
+import re
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from typing import Any
+
+from kernels.backends import Backend, backends
+
+OWN = ("kernels", "spaces", "analysis", "nas")
+DISTRIBUTION = "leanfield"
+
+
+@dataclass(frozen=True)
+class Report:
+    """packages: distribution -> version or None; clashes: import name -> other owners."""
+
+    python: str
+    machine: str
+    packages: dict[str, str | None]
+    backends: tuple[Backend, ...]
+    clashes: dict[str, list[str]]
+
+    @property
+    def missing(self) -> list[str]:
+        """Core distributions that are not installed."""
+        return [name for name, version in self.packages.items() if version is None]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"missing": self.missing}
+
+    def __str__(self) -> str:
+        lines = [f"Python {self.python} on {self.machine}"]
+        for name, version in self.packages.items():
+            lines.append(f"  {name:<14}{version or f'missing: pip install {name}'}")
+        lines.append("back ends")
+        for b in self.backends:
+            state = "serves" if b.serves else "does not serve"
+            lines.append(f"  {b.name:<14}{state} {b.version or ''} ({b.detail})")
+        for name, owners in self.clashes.items():
+            lines.append(
+                f"warning: the import name {name!r} also belongs to {', '.join(owners)}; "
+                "use an environment of its own for leanfield"
+            )
+        return "\n".join(lines)
+
+
+def diagnose() -> Report:
+    """Look at this environment; imports the back ends."""
+    return Report(
+        python=platform.python_version(),
+        machine=f"{platform.system()} {platform.machine()}",
+        packages={name: _version(name) for name in _requirements()},
+        backends=backends(),
+        clashes=_clashes(),
+    )
+
+
+def _requirements() -> list[str]:
+    """The core dependencies as the installed distribution declares them."""
+    declared = metadata.requires(DISTRIBUTION) or []
+    core = (text for text in declared if "extra ==" not in text)
+    return sorted(re.split(r"[\s<>=!~;\[]", text, maxsplit=1)[0] for text in core)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _clashes() -> dict[str, list[str]]:
+    owners = metadata.packages_distributions()
+    others = {name: sorted({*owners.get(name, [])} - {DISTRIBUTION}) for name in OWN}
+    return {name: found for name, found in others.items() if found}

@@ -1,0 +1,34 @@
+"""The benchmarks start, check what they time, and store their figures."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def benchmark(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "benchmarks", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_unknown_benchmark_names_the_known() -> None:
+    done = benchmark("nothing")
+    assert done.returncode == 2
+    assert "sweep" in done.stderr
+
+
+@pytest.mark.slow
+def test_sweep_benchmark(tmp_path: Path) -> None:
+    done = benchmark("sweep", "--sample", "20", "--repeats", "1", "--out", str(tmp_path))
+    assert "20 sampled rows against field, cost and the built module: 0 disagree" in done.stdout
+    result = json.loads((tmp_path / "sweep.json").read_text())
+    assert {"date", "processor", "versions"} <= result["machine"].keys()
+    assert [peer["agree"] for peer in result["peers"]] == [20] * 5
+    assert result["ratio_without_building"] > 10_000
+    assert done.returncode == 0
