@@ -1,18 +1,21 @@
 """What a design or a network costs, without building it.
 
-Every item declares its ledger lines once (`Operator.lines`); this module only adds them up. A
-convention says which kinds of line count: the papers and the tools differ, so it is named and
-printed with every figure.
+Every item declares its ledger lines once (`Operator.lines`); this module only adds them up, by a
+named convention (`analysis.conventions`).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
+from analysis.conventions import TORCH as TORCH
+from analysis.conventions import Convention
 from spaces.design import Design, Step
+from spaces.merge import Merge
 from spaces.network import Network, Part
 from spaces.operator import Line
 
@@ -23,26 +26,8 @@ ITEMSIZE: Mapping[str, int] = MappingProxyType(
 
 
 @dataclass(frozen=True)
-class Convention:
-    """Which kinds of line count as operations. Parameters are counted whatever their kind."""
-
-    name: str
-    statement: str
-    counted: frozenset[str]
-
-
-TORCH = Convention(
-    "torch",
-    "params: everything trained (numel); mults: convolutions and linear layers, half of what "
-    "torch's flop counter says; adds: those of the same layers, with the "
-    "sum-pooling of structured ones, and one per output for a bias",
-    frozenset({"conv", "sum-pool", "linear", "fft", "bias"}),
-)
-
-
-@dataclass(frozen=True)
 class Cost:
-    """Counts of one forward pass over one image.
+    """Counts of one forward pass over one image; what counts is up to the convention.
 
     traffic_bytes: every operator reads its input and weights once and writes its output once
     (normalisation, activation and shuffle ride along). traffic_bytes_fused: each block or design
@@ -51,6 +36,7 @@ class Cost:
     """
 
     params: int
+    flops: int
     mults: int
     adds: int
     traffic_bytes: int
@@ -104,21 +90,31 @@ def cost(
     return part_cost(Part(str(design), steps), dtype=dtype, convention=convention)
 
 
-def part_cost(part: Part, *, dtype: str = "float32", convention: Convention = TORCH) -> Cost:
-    """One block of a network, with its normalisation, activation and shortcut."""
+def part_cost(
+    part: Part,
+    *,
+    dtype: str = "float32",
+    convention: Convention = TORCH,
+    others: int = 0,
+    kept: int = 0,
+) -> Cost:
+    """One block of a network, with its normalisation, activation and shortcut.
+
+    others: numbers in maps that it does not read and that wait for a later part meanwhile.
+    kept: those in its inputs that wait too. Both bear on the peak alone.
+    """
     lines = ledger(part.steps(), dtype)
-    counted = [line for line in lines if line.kind in convention.counted]
+    counts = convention.count(lines)
     bytes_each = itemsize(dtype)
-    params = sum(line.params for line in lines)
     weights = sum(line.params for line in lines if line.bytes or line.kind == "bias")
     return Cost(
-        params=params,
-        mults=sum(line.mults for line in counted),
-        adds=sum(line.adds for line in counted),
+        params=counts.params,
+        flops=counts.flops,
+        mults=counts.mults,
+        adds=counts.adds,
         traffic_bytes=sum(line.bytes for line in lines),
-        traffic_bytes_fused=bytes_each
-        * (part.entry.in_elements + weights + _output_elements(part.body[-1])),
-        peak_activation_bytes=bytes_each * _peak_elements(part),
+        traffic_bytes_fused=bytes_each * (_input_elements(part) + weights + _result_elements(part)),
+        peak_activation_bytes=bytes_each * (others + _peak_elements(part, kept)),
         dtype=dtype,
         convention=convention.name,
     )
@@ -127,8 +123,23 @@ def part_cost(part: Part, *, dtype: str = "float32", convention: Convention = TO
 def network_cost(
     network: Network, *, dtype: str = "float32", convention: Convention = TORCH
 ) -> Cost:
-    """The whole network: sums over its parts, the largest of their peaks."""
-    return total(part_cost(part, dtype=dtype, convention=convention) for part in network.parts)
+    """The whole network: sums over its parts, the largest of their peaks.
+
+    Where it branches, a map stays until its last reader has it.
+    """
+    wiring = network.wiring
+    last = {source: reader for reader, sources in enumerate(wiring) for source in sources}
+    sizes = {-1: math.prod(network.input)} | {
+        index: _result_elements(part) for index, part in enumerate(network.parts)
+    }
+    costs = []
+    for index, (part, read) in enumerate(zip(network.parts, wiring, strict=True)):
+        waiting = {source for source, reader in last.items() if source < index < reader}
+        others = sum(sizes[source] for source in waiting.difference(read))
+        kept = sum(sizes[source] for source in waiting.intersection(read))
+        found = part_cost(part, dtype=dtype, convention=convention, others=others, kept=kept)
+        costs.append(found)
+    return total(costs)
 
 
 def total(costs: Iterable[Cost]) -> Cost:
@@ -143,6 +154,7 @@ def total(costs: Iterable[Cost]) -> Cost:
     ((dtype, convention),) = kinds
     return Cost(
         params=sum(c.params for c in parts),
+        flops=sum(c.flops for c in parts),
         mults=sum(c.mults for c in parts),
         adds=sum(c.adds for c in parts),
         traffic_bytes=sum(c.traffic_bytes for c in parts),
@@ -159,21 +171,42 @@ def _output_elements(step: Step) -> int:
     return step.place.features if pooled else step.place.out_elements
 
 
-def _peak_elements(part: Part) -> int:
-    """Largest number of activations alive at once.
+def _input_elements(part: Part) -> int:
+    """Numbers in all maps that enter."""
+    if part.merge is None:
+        return part.entry.in_elements
+    return cast(Merge, part.merge.item).inputs(part.merge.place)
+
+
+def _result_elements(part: Part) -> int:
+    """Numbers in the map, or the scores, that leave."""
+    *_, last = part.steps()
+    return _output_elements(last)
+
+
+def _peak_elements(part: Part, kept: int = 0) -> int:
+    """Largest number of activations alive at once, of them `kept` of the inputs to the end.
 
     With a shortcut the block's input stays until the sum, which needs the body's output and, where
-    the shortcut changes the shape, its own result as well.
+    the shortcut changes the shape, its own result as well. Several maps stay until they are one.
     """
-    held = part.entry.in_elements if part.shortcut else 0
-    peak = 0
+    entry = part.entry.in_elements
+    if part.merge is None:
+        held, beside, peak = (entry if part.shortcut or kept else 0), 0, 0
+    else:
+        held, beside = (entry if part.shortcut else 0), kept
+        peak = _input_elements(part) + entry
     for i, step in enumerate(part.body):
-        alive = step.place.in_elements
+        before, made = step.place.in_elements, _output_elements(step)
         if step.item.ledger in {"conv", "fft", "pool", "linear"}:
-            alive += _output_elements(step)
-        peak = max(peak, alive + (held if i else 0))
+            alive = before + made
+        elif i or not held:
+            alive = max(before, made)
+        else:
+            alive = held + made
+        peak = max(peak, beside + alive + (held if i else 0))
     if part.shortcut:
         place = part.shortcut.place
         same = place.stride == 1 and place.channels == place.features
-        peak = max(peak, held + place.out_elements * (1 if same else 2))
+        peak = max(peak, beside + held + place.out_elements * (1 if same else 2))
     return peak

@@ -14,8 +14,10 @@ Source: Penetrating the Fog, section 3 ("information field").
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -23,6 +25,7 @@ import numpy as np
 from analysis.symmetry import representatives
 from spaces.design import Design, Step
 from spaces.operator import DesignError, Mask
+from spaces.place import Place
 
 CHUNK = 2**24
 """Activations folded at once, which bounds the memory at some tens of megabytes."""
@@ -139,13 +142,44 @@ def field(
     if kernel < 1 or kernel % 2 == 0:
         raise DesignError(f"the target's kernel size is {kernel}; valid are 1, 3, 5, 7, ...")
     steps = _standing(design, channels, out_channels, size, margin=kernel // 2)
+    return _described(steps, kernel, output, unbounded=size is None)
+
+
+def field_of_steps(steps: Sequence[Step], *, kernel: int = 3) -> Field:
+    """The field of items in a row on an unbounded map: of the body of a block, say.
+
+    The window stands around the input pixel of the output's centre. Raises DesignError for an
+    item at a place of its own kind (a pool over the whole map), which is nowhere else.
+    """
+    fixed = next((step.item for step in steps if type(step.place) is not Place), None)
+    if fixed is not None:
+        raise DesignError(f"{fixed} makes a map of fixed size: there is no unbounded one")
+    stride = math.prod(step.place.stride for step in steps)
+    height, width = _unbounded(steps, stride, kernel // 2)
+    moved = []
+    for step in steps:
+        place = replace(step.place, height=height, width=width)
+        moved.append(step._replace(place=place))
+        height, width = place.out_height, place.out_width
+    return _described_once(tuple(moved), kernel)
+
+
+@cache
+def _described_once(steps: tuple[Step, ...], kernel: int) -> Field:
+    """Networks repeat their blocks."""
+    return _described(steps, kernel, None, unbounded=True)
+
+
+def _described(steps: Sequence[Step], kernel: int, output: int | None, *, unbounded: bool) -> Field:
+    """The figures of the output that sees least, or of the one asked for."""
+    channels = steps[0].place.channels
     seen = _measure(steps, representatives(steps), kernel)
     least = min(seen, key=_order)
     if output is not None:
         _check_output(steps, output)
         (least,) = _measure(steps, [output], kernel)
     read = _fold(steps, [least.output])[0].any(axis=(1, 2))
-    endless = size is None and _reads_whole_plane(steps)
+    endless = unbounded and _reads_whole_plane(steps)
     return Field(
         size=(ALL, ALL, least.size[2]) if endless else least.size,
         extent=(ALL, ALL) if endless else least.extent,
@@ -155,7 +189,7 @@ def field(
         uniform=len({(one.size, one.extent, one.volume) for one in seen}) == 1,
         missing_channels=tuple(int(c) for c in np.flatnonzero(~read)),
         missing_taps=least.missing,
-        steps=tuple(_growth(steps, kernel, unbounded=size is None)),
+        steps=tuple(_growth(steps, kernel, unbounded=unbounded)),
     )
 
 
@@ -235,8 +269,9 @@ def _fold(steps: Sequence[Step], outputs: Sequence[int]) -> Mask:
 
 
 def _measure(steps: Sequence[Step], outputs: Sequence[int], kernel: int) -> list[_Seen]:
-    """The figures of some output channels of a design of stride 1."""
-    row, column = _centre(steps)
+    """The figures of some output channels; the window stands around the centre pixel."""
+    stride = math.prod(step.place.stride for step in steps)
+    row, column = (stride * at for at in _centre(steps))
     half = kernel // 2
     widest = max(
         max(place.channels, place.features) * place.height * place.width for _, place, _ in steps

@@ -145,9 +145,9 @@ class Sized:
 
     def _blocks(self) -> Iterator[tuple[str, Design, int, int]]:
         for part in self.network.blocks():
-            if part.design is None or part.shortcut is None:
+            if part.design is None:
                 continue
-            channels, features = part.shortcut.place.channels, part.shortcut.place.features
+            channels, features = part.whole.channels, part.whole.features
             yield part.name, part.design.canonical(channels, features), channels, features
 
     def module(self, seed: int | None = None) -> nn.Module:

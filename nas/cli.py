@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import typer
 
 from kernels.backends import MissingComponentError
-from nas import cli_query, cli_search
+from nas import cli_query, cli_search, cli_tables
 from nas.budget import BudgetError
 
 app = typer.Typer(
@@ -31,6 +31,8 @@ for _command in (
     cli_query.cost,
     cli_query.optimum,
     cli_query.doctor,
+    cli_tables.tables,
+    cli_tables.network,
 ):
     app.command()(_command)
 

@@ -109,9 +109,9 @@ def field(
     if as_json:
         emit({"design": str(concrete), **facts})
         return
-    x, y, depth = seen.size
     print(f"{concrete} at {channels} -> {out_channels or channels} channels")
-    print(f"  field     ({x}, {y}, {depth}), {seen.volume:,} inputs, extent {tuple(seen.extent)}")
+    read = f"{_sizes(seen.size)}, {_inputs(seen.volume)}"
+    print(f"  field     {read}, extent {_sizes(seen.extent)}")
     print(f"  complete  {_yes(seen.complete)} (every output sees {kernel} x {kernel} x {channels})")
     print(f"  uniform   {_yes(seen.uniform)} (all outputs see equally much)")
     if seen.missing_channels:
@@ -119,7 +119,7 @@ def field(
     if seen.missing_taps:
         print(f"  missing   {seen.missing_taps:,} inputs of the window")
     for step in facts["steps"]:
-        print(f"  after {step['operator']:<12} {tuple(step['size'])}, {step['volume']:,} inputs")
+        print(f"  after {step['operator']:<12} {_sizes(step['size'])}, {_inputs(step['volume'])}")
 
 
 def cost(
@@ -202,6 +202,15 @@ def doctor(as_json: Json = False) -> None:
         print(report)
     if report.missing:
         raise Exit(4)
+
+
+def _inputs(volume: int | str) -> str:
+    """`all inputs` where a whole plane is read."""
+    return f"{volume:,} inputs" if isinstance(volume, int) else f"{volume} inputs"
+
+
+def _sizes(counts: tuple[int | str, ...]) -> str:
+    return f"({', '.join(map(str, counts))})"
 
 
 def _yes(value: bool) -> str:

@@ -84,10 +84,20 @@ def registered(name: str) -> Basis:
 
 
 @lru_cache(maxsize=64)
-def from_file(name: str, digest: str | None) -> Basis:
-    """The basis of the file `name`.npz, whose content must have the digest if one is given.
+def from_file(name: str, digest: str) -> Basis:
+    """The basis of the file `name`.npz, as `load`; its content must have this digest."""
+    basis = load(name)
+    if digest != basis.digest:
+        raise DesignError(
+            f"{name}.npz has changed: its digest is {basis.digest}, asked was {digest}"
+        )
+    return basis
 
-    Raises DesignError where there is no such file, no basis in it, or another one.
+
+def load(name: str) -> Basis:
+    """The basis that the file `name`.npz holds now.
+
+    Raises DesignError where there is no such file or no basis in it.
     """
     path = Path(f"{name}.npz")
     try:
@@ -105,10 +115,7 @@ def from_file(name: str, digest: str | None) -> Basis:
         masks = masks[:, None]
     if not np.isin(masks, (0, 1)).all():
         raise DesignError(f"{path} holds other numbers than 0 and 1: a mask is binary")
-    basis = Basis(name, masks.astype(bool))
-    if digest not in (None, basis.digest):
-        raise DesignError(f"{path} has changed: its digest is {basis.digest}, asked was {digest}")
-    return basis
+    return Basis(name, masks.astype(bool))
 
 
 def why_no_basis(masks: np.ndarray) -> str | None:

@@ -30,9 +30,12 @@ class Merge(Fixed):
         """What each source must provide (..., its channels, H, W) for the needed outputs."""
         return (needed,) * len(self.widths)
 
+    def inputs(self, place: Place) -> int:
+        """Numbers in the maps that enter."""
+        return sum(self.widths) * place.height * place.width
+
     def traffic(self, place: Place, itemsize: int) -> int:
-        inputs = sum(self.widths) * place.height * place.width
-        return (inputs + place.out_elements) * itemsize
+        return (self.inputs(place) + place.out_elements) * itemsize
 
 
 @dataclass(frozen=True)
@@ -88,8 +91,8 @@ class Product(Merge):
     def mults(self, place: Place) -> int:
         return place.in_elements
 
-    def traffic(self, place: Place, itemsize: int) -> int:
-        return (2 * place.in_elements + place.channels) * itemsize
+    def inputs(self, place: Place) -> int:
+        return place.in_elements + place.channels
 
     def module(self, place: Place) -> nn.Module:
         from spaces.modules import Product as Module

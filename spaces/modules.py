@@ -67,6 +67,29 @@ class Weighted(nn.Module):
         return ", ".join((self.function.__name__, *shapes, *options))
 
 
+class Bias(nn.Module):
+    """(N, C, H, W): one trained number added to each channel, zero at first."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(channels, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.bias
+
+
+class Slice(nn.Module):
+    """(N, C, H, W) -> (N, F, H, W): F channels, from `first` on."""
+
+    def __init__(self, first: int, features: int) -> None:
+        super().__init__()
+        self.first = first
+        self.features = features
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, self.first : self.first + self.features]
+
+
 class Sum(nn.Module):
     def forward(self, *maps: Tensor) -> Tensor:
         total = maps[0]

@@ -17,11 +17,15 @@ Dependency = Callable[[nn.Module, tuple[int, int, int]], np.ndarray]
 def _dependency(module: nn.Module, shape: tuple[int, int, int]) -> np.ndarray:
     """Which inputs (C, H, W) each output depends on: booleans (F, H', W', C, H, W).
 
-    Float64, eval mode, positive random weights and inputs, so that no gradient cancels. One
-    copy of the input an output: copy i gets the gradient of output i.
+    Float64, eval mode, positive random weights and inputs, so that no gradient cancels; the
+    derivative of a ReLU is taken as 1. One copy of the input an output: copy i gets the gradient
+    of output i.
     """
     generator = torch.Generator().manual_seed(0)
     module = module.double().eval()
+    for layer in module.modules():
+        if isinstance(layer, nn.ReLU):
+            layer.register_forward_hook(lambda _, inputs, __: inputs[0])
     for parameter in module.parameters():
         with torch.no_grad():
             parameter.uniform_(0.5, 1.5, generator=generator)

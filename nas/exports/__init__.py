@@ -99,9 +99,9 @@ def fields(sized: Sized) -> list[Seen]:
     """The information field of each block, in the order of the network."""
     seen = []
     for part in sized.network.blocks():
-        if part.design is None or part.shortcut is None:
+        if part.design is None:
             continue
-        place = part.shortcut.place
+        place = part.whole
         design = part.design.canonical(place.channels, place.features)
         seen.append(
             Seen(

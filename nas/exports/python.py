@@ -291,9 +291,9 @@ def _entry(part: Part) -> str:
         return f"Head({place.channels}, num_classes)"
     if isinstance(item, MaxPool):
         return f"nn.MaxPool2d(3, stride={place.stride}, padding=1)"
-    if part.shortcut is None:
+    if part.design is None:
         return f"Stem(in_channels, {place.features}, stride={place.stride})"
-    whole = part.shortcut.place
+    whole = part.whole
     stride = f", stride={whole.stride}" if whole.stride > 1 else ""
     return f"Block({whole.channels}, {whole.features}{stride})"
 

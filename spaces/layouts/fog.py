@@ -6,7 +6,9 @@ from dataclasses import replace
 
 from spaces.design import Step, parse
 from spaces.fixed import Classifier, MaxPool
+from spaces.layout import Layout
 from spaces.network import Network, Part, Slot, block
+from spaces.operator import DesignError
 from spaces.place import Place
 
 LARGE = 64
@@ -64,3 +66,35 @@ def fog(
     head = Place(features, classes, height, columns)
     parts.append(Part("head", (Step(Classifier(), head, None),)))
     return Network(input, classes, tuple(parts))
+
+
+USAGE = "Fog(4, DW+PW, width=64)"
+
+
+def _build(
+    configuration: str, arguments: tuple[str, ...], input: tuple[int, int, int], classes: int
+) -> Network:
+    """The layout at its own number of stages; the configuration is the blocks of each."""
+    widths = [word.partition("=")[2].strip() for word in arguments if word.startswith("width=")]
+    designs = [word for word in arguments if not word.startswith("width=")]
+    if len(widths) > 1 or len(designs) > 1 or not all(width.isdecimal() for width in widths):
+        raise DesignError(f"cannot read {', '.join(arguments)}; write {USAGE}")
+    design = parse(designs[0] if designs else "STD")
+    return fog(
+        lambda *_: design,
+        input=input,
+        classes=classes,
+        width=int(widths[0]) if widths else 64,
+        blocks=(int(configuration),) * stages_for(*input[1:]),
+    )
+
+
+LAYOUTS = (
+    Layout(
+        "Fog",
+        tuple(str(blocks) for blocks in range(1, 25)),
+        USAGE,
+        "Penetrating the Fog, Table 1",
+        _build,
+    ),
+)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spaces.bases import REGISTERED, Basis, from_file, registered
+from spaces.bases import REGISTERED, Basis, from_file, load, registered
 from spaces.grouped import joined, shifted
 from spaces.operator import Box, DesignError, Mask, Operator, Permutation, argument
 from spaces.place import Place
@@ -61,7 +61,8 @@ class Composite(SummedConvolution):
                 f"design's string cannot; rename it without any of {RESERVED!r}"
             )
         object.__setattr__(self, "name", self.name.removesuffix(".npz"))
-        object.__setattr__(self, "digest", from_file(self.name, self.digest).digest)
+        digest = self.digest or load(self.name).digest
+        object.__setattr__(self, "digest", from_file(self.name, digest).digest)
 
     @property
     def basis(self) -> Basis:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 import pytest
@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from analysis.cost import ITEMSIZE, TORCH, Convention, cost, network_cost, part_cost
+from analysis.conventions import LAYERS, TORCH
+from analysis.cost import ITEMSIZE, cost, network_cost, part_cost
 from spaces.design import Design, parse
 from spaces.fixed import Classifier
 from spaces.known import KNOWN
@@ -397,7 +398,8 @@ def test_an_unknown_dtype_is_refused_by_name() -> None:
 
 def test_the_convention_decides_what_counts_and_is_named() -> None:
     part = block("block", parse("DW+PW"), 8, 8, 4, 4)
-    with_norm = Convention("with norm", "also normalisation", TORCH.counted | {"norm"})
+    layers = {**LAYERS, "norm": 1}
+    with_norm = replace(TORCH, name="with norm", mults=layers, adds=layers)
     plain, more = part_cost(part), part_cost(part, convention=with_norm)
     assert (plain.convention, more.convention) == ("torch", "with norm")
     assert plain.to_dict()["convention"] == "torch"

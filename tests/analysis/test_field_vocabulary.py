@@ -153,6 +153,7 @@ def test_a_whole_plane_is_all_of_an_unbounded_map() -> None:
     }
     clipped = field(parse("DW+IRD"), 8, size=(6, 4))
     assert (clipped.size, clipped.volume) == ((4, 6, 8), 8 * 24)
+    assert (clipped.steps[-1].size, clipped.steps[-1].volume) == ((4, 6, 8), 8 * 24)
 
 
 def test_a_step_of_a_single_pixel_reads_no_plane() -> None:
