@@ -233,13 +233,15 @@ def _next_guess(
     """
     fast = max((width for width, seconds in timed.items() if seconds <= limit), default=0)
     slow = min((width for width in timed if width > fast), default=widest.width + 1)
+    if slow - fast < 2:
+        return None
     if fast and slow in timed:
         near, other, margin = fast, slow, 1.0
     else:
         near, margin = (fast, 1.1) if fast else (slow, 0.9)
-        other = min((w for w in timed if w != near), key=lambda w: abs(w - near), default=None)
+        other = min((w for w in timed if w != near), key=lambda w: abs(w - near), default=near)
     growth = 2.0 if fast else 1.0
-    if other is not None:
+    if other != near:
         slope = math.log(timed[other] / timed[near]) / math.log(other / near)
         growth = min(max(slope, 0.25), 4.0)
     cap = margin * near * (limit / timed[near]) ** (1 / growth)
