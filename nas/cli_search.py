@@ -46,7 +46,8 @@ def search(
     ] = False,
     sampler: Annotated[str | None, Option(help="tpe, nsga2, gp or random")] = None,
     workers: Annotated[int | None, Option(min=1, help="processes that train side by side")] = None,
-    seed: Annotated[int | None, Option(min=0)] = None,
+    threads: Annotated[int | None, Option(min=1, help="threads of each training (1)")] = None,
+    seed: Annotated[int | None, Option(min=0, help="settles proposals and trainings (0)")] = None,
     out: Annotated[Path | None, Option(help="the new run folder")] = None,
     resume: Annotated[Path | None, Option(help="go on with this run folder")] = None,
     as_json: Json = False,
@@ -71,6 +72,7 @@ def search(
         "allow_incomplete": allow_incomplete or None,
         "sampler": sampler,
         "workers": workers,
+        "threads": threads,
         "seed": seed,
     }
     given = {name: value for name, value in asked.items() if value is not None}

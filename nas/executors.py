@@ -42,13 +42,12 @@ class InProcess(Executor):
 
 
 class Workers(Pool):
-    """Processes that share the cores evenly and end with the one that started them."""
+    """Processes that end with the one that started them."""
 
-    def __init__(self, count: int, cores: int) -> None:
+    def __init__(self, count: int) -> None:
         context = multiprocessing.get_context("spawn")
         reader, self._writer = context.Pipe(duplex=False)
-        threads = max(1, cores // count)
-        super().__init__(count, context, initializer=_begin, initargs=(reader, threads))
+        super().__init__(count, context, initializer=_begin, initargs=(reader,))
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Without `wait`, what is running is abandoned: its process ends at once."""
@@ -57,15 +56,11 @@ class Workers(Pool):
         super().shutdown(wait, cancel_futures=cancel_futures)
 
 
-def _begin(reader: Connection, threads: int) -> None:
-    """In a worker: leave Ctrl-C to the driver, keep to the share of cores, and end with it."""
+def _begin(reader: Connection) -> None:
+    """In a worker: leave Ctrl-C to the driver, and end with it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    os.environ["OMP_NUM_THREADS"] = str(threads)
     threading.Thread(target=_end_with_driver, args=(reader,), daemon=True).start()
-    import torch
-
-    torch.set_num_threads(threads)
 
 
 def _end_with_driver(reader: Connection) -> None:

@@ -124,6 +124,7 @@ class Lab:
             "data": self._asked.data,
             "fingerprint": record.data_fingerprint,
             "schedule": dict(record.schedule),
+            "threads": self._asked.threads,
             "seed": training_seed(self._asked.seed, repeat),
             "weights": str(self._run.weights(entry.key, repeat).absolute()),
         }

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 
 from nas.candidates import Entry
+from nas.threads import threads
 
 REPEATS = 15
 WARM_UP = 3
@@ -57,7 +56,7 @@ class Stopwatch:
         model = entry.module(seed=0).to(self.device).eval()
         images = torch.zeros(self.batch, *entry.task.input, device=self.device)
         seconds = []
-        with _threads(self.threads):
+        with threads(self.threads):
             for _ in range(WARM_UP):
                 model(images)
             for _ in range(REPEATS):
@@ -72,13 +71,3 @@ class Stopwatch:
         """A GPU answers before it has computed."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-
-
-@contextmanager
-def _threads(number: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -45,8 +45,9 @@ class Settings(_Record):
 
     Limits count parameters, multiplications, bytes and seconds of one image, on the network for
     `deploy` (such as "3x224x224:1000") or, without it, for the data. `trials` different designs
-    are trained, by the schedule `nas.train.BRIEF` (for `epochs`, where given); the best `finalists`
-    of them and the known blocks with `seeds` seeds.
+    are trained, by the schedule `nas.schedule.BRIEF` (for `epochs`, where given); the best
+    `finalists` of them and the known blocks with `seeds` seeds. A training takes `threads` threads:
+    one by default, so that results do not depend on the number of cores; `workers` use more cores.
     """
 
     data: str = "hard-digits"
@@ -64,6 +65,7 @@ class Settings(_Record):
     seeds: Positive = 3
     epochs: Positive | None = None
     workers: Positive = 1
+    threads: Positive = 1
     sampler: Literal["tpe", "nsga2", "random", "gp"] = "tpe"
     seed: Annotated[int, Field(ge=0)] = 0
 

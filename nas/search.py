@@ -24,7 +24,8 @@ from nas.executors import InProcess, Workers
 from nas.files import RunError
 from nas.observer import Observer, Silent
 from nas.plan import plan
-from nas.run import RunFolder, Settings, cores
+from nas.run import RunFolder, Settings
+from nas.schedule import BRIEF
 from nas.table import table
 from nas.trainer import TORCH, Trainer, keep
 
@@ -46,8 +47,6 @@ def search(
         planned = plan(settings)
         data = load(settings.data)
         planned.check_latency()
-        from nas.train import BRIEF
-
         schedule = replace(BRIEF, epochs=settings.epochs or BRIEF.epochs)
         run.begin(settings, asdict(schedule), data.fingerprint)
         keep(data)
@@ -81,4 +80,4 @@ def resume(
 def _executors(settings: Settings) -> Callable[[], Executor]:
     if settings.workers == 1:
         return InProcess
-    return lambda: Workers(settings.workers, cores())
+    return lambda: Workers(settings.workers)

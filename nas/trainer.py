@@ -10,12 +10,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from nas.candidates import Entry, Sized
 from nas.datasets import DataError, Dataset, load
 from nas.executors import Work
 from nas.files import write_atomically
 from nas.rivals import entry_from_dict
+
+if TYPE_CHECKING:
+    import torch
 
 _kept: list[Dataset] = []
 
@@ -35,12 +39,14 @@ def keep(data: Dataset) -> None:
 def train_network(task: Mapping[str, Any]) -> dict[str, Any]:
     """Train on the train split, measure on the validation split, leave the weights in a file.
 
-    task: network, data, fingerprint, schedule, seed, weights (path of the file).
+    task: network, data, fingerprint, schedule, seed, threads, weights (path of the file).
     Raises ArithmeticError where the module has not the parameters that its design was counted for.
     """
     from safetensors.torch import save
 
-    from nas.train import Schedule, train
+    from nas.schedule import Schedule
+    from nas.threads import threads
+    from nas.train import train
 
     entry = entry_from_dict(task["network"])
     module = entry.module(task["seed"])
@@ -51,7 +57,9 @@ def train_network(task: Mapping[str, Any]) -> dict[str, Any]:
             f"{entry.cost.params} parameters and has {built}; it was not trained"
         )
     data = _data(task)
-    outcome = train(module, data, Schedule(**task["schedule"]), task["seed"])
+    schedule = Schedule(**task["schedule"])
+    with threads(task["threads"]):
+        outcome = train(module, data, schedule, task["seed"], memory_format=_format(entry))
     if outcome.failure is None:
         path = Path(task["weights"])
         path.parent.mkdir(exist_ok=True)
@@ -61,15 +69,28 @@ def train_network(task: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def judge_network(task: Mapping[str, Any]) -> dict[str, Any]:
-    """Measure trained weights on the test split. task: network, data, fingerprint, weights."""
+    """Measure trained weights on the test split.
+
+    task: network, data, fingerprint, threads, weights.
+    """
     from safetensors.torch import load_file
 
+    from nas.threads import threads
     from nas.train import evaluate
 
-    module = entry_from_dict(task["network"]).module()
+    entry = entry_from_dict(task["network"])
+    module = entry.module()
     module.load_state_dict(load_file(task["weights"]))
-    accuracy, loss = evaluate(module, _data(task).test)
+    with threads(task["threads"]):
+        accuracy, loss = evaluate(module, _data(task).test, memory_format=_format(entry))
     return {"accuracy": accuracy, "loss": loss}
+
+
+def _format(entry: Entry) -> torch.memory_format:
+    """Channels last for our own blocks; a user's block may call `view` on its maps."""
+    import torch
+
+    return torch.channels_last if isinstance(entry, Sized) else torch.contiguous_format
 
 
 def _data(task: Mapping[str, Any]) -> Dataset:

@@ -21,7 +21,7 @@ def ignore(job: object) -> None: ...
 
 
 def two_workers() -> Executor:
-    return Workers(2, 2)
+    return Workers(2)
 
 
 def crew(make: Callable[[], Executor] = InProcess, slots: int = 1) -> Crew[str]:
@@ -72,7 +72,7 @@ import os, sys
 from fake_trainer import kill_own_process
 from nas.executors import Workers
 if __name__ == "__main__":
-    pool = Workers(1, 1)
+    pool = Workers(1)
     print(pool.submit(kill_own_process, {"deadly": False, "seconds": 0}).result()["process"])
     sys.stdout.flush()
     future = pool.submit(kill_own_process, {"deadly": False, "seconds": 100})
