@@ -21,6 +21,9 @@ Work = Callable[[Task], Mapping[str, Any]]
 T = TypeVar("T")
 ABROAD = (OSError, ImportError, DataError)
 """Errors of the machine, not of the task: they end the run instead of failing a design."""
+KEPT = 4 << 20
+"""From this size on glibc gives freed blocks back at once. By default it learns to keep all of a
+training's maps: 1.1 GiB a worker instead of 0.7, for 12 % less time."""
 DEATHS = 2
 """A task during which its worker process died so often is not tried again."""
 
@@ -42,12 +45,13 @@ class InProcess(Executor):
 
 
 class Workers(Pool):
-    """Processes that end with the one that started them."""
+    """Processes that end with the one that started them; each calls `ready` before its tasks."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, ready: Callable[[], None] | None = None) -> None:
         context = multiprocessing.get_context("spawn")
         reader, self._writer = context.Pipe(duplex=False)
-        super().__init__(count, context, initializer=_begin, initargs=(reader,))
+        os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(KEPT))
+        super().__init__(count, context, initializer=_begin, initargs=(reader, ready))
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Without `wait`, what is running is abandoned: its process ends at once."""
@@ -56,11 +60,13 @@ class Workers(Pool):
         super().shutdown(wait, cancel_futures=cancel_futures)
 
 
-def _begin(reader: Connection) -> None:
+def _begin(reader: Connection, ready: Callable[[], None] | None) -> None:
     """In a worker: leave Ctrl-C to the driver, and end with it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_end_with_driver, args=(reader,), daemon=True).start()
+    if ready is not None:
+        ready()
 
 
 def _end_with_driver(reader: Connection) -> None:

@@ -16,9 +16,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
-from nas.datasets import load
+from nas.datasets import Dataset, load
 from nas.driver import Driver, Result
 from nas.executors import InProcess, Workers
 from nas.files import RunError
@@ -50,7 +51,7 @@ def search(
         schedule = replace(BRIEF, epochs=settings.epochs or BRIEF.epochs)
         run.begin(settings, asdict(schedule), data.fingerprint)
         keep(data)
-        make = executor or _executors(settings)
+        make = executor or _executors(settings, data)
         return Driver(planned, run, observer or Silent(), trainer, make).run()
 
 
@@ -73,11 +74,12 @@ def resume(
                 f"{settings.data}: the data has changed since {folder} was begun; start a new run"
             )
         keep(data)
-        make = executor or _executors(settings)
+        make = executor or _executors(settings, data)
         return Driver(planned, run, observer or Silent(), trainer, make).run()
 
 
-def _executors(settings: Settings) -> Callable[[], Executor]:
+def _executors(settings: Settings, data: Dataset) -> Callable[[], Executor]:
+    """Worker processes get the data as it is, so that none has to import what reads it."""
     if settings.workers == 1:
         return InProcess
-    return lambda: Workers(settings.workers)
+    return lambda: Workers(settings.workers, partial(keep, data))
