@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from fractions import Fraction
 from typing import Annotated, Any
 
 from typer import Argument, BadParameter, Exit, Option
@@ -27,6 +29,17 @@ def map_size(text: str) -> tuple[int, int]:
     if len(parts) > 2 or not all(part.isdecimal() and int(part) for part in parts):
         raise BadParameter(f"{text!r} is not a map size; write 32 or 32x48")
     return int(parts[0]), int(parts[-1])
+
+
+def ratio(text: str) -> Fraction:
+    """`2`, `0.5` or `1/2`."""
+    try:
+        value = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        value = Fraction(0)
+    if value <= 0:
+        raise BadParameter(f"{text!r} is not a positive ratio; write 2, 0.5 or 1/2")
+    return value
 
 
 def settled(text: str, channels: int, out_channels: int | None) -> Design:
@@ -74,11 +87,7 @@ def funnel(
             print(f"{why}: {head}. {verdict.reason or ''}".rstrip())
         return
     if as_json:
-        steps = [
-            {"pass": s.stage, "rule": s.rule, "kept": s.kept, "removed": s.removed}
-            for s in result.steps
-        ]
-        emit({"channels": channels, "steps": steps, "designs": list(result.designs)})
+        emit(result.as_dict())
         return
     print(f"{'pass':<12}{'rule':<14}{'kept':>8}{'removed':>10}")
     for s in result.steps:
@@ -156,7 +165,7 @@ def optimum(
     channels: Annotated[int | None, Option(min=1, help="input channels C")] = None,
     out_channels: OutChannels = None,
     params: Annotated[int | None, Option(min=1, help="ask for the widest layer instead")] = None,
-    alpha: Annotated[float, Option(min=0.01, help="F = alpha C, with --params")] = 1.0,
+    alpha: Annotated[str, Option(help="F = alpha C, with --params, e.g. 2 or 1/2")] = "1",
     as_json: Json = False,
 ) -> None:
     """The group numbers that need the fewest parameters for a complete field."""
@@ -166,29 +175,24 @@ def optimum(
     if (channels is None) == (params is None):
         raise BadParameter("give either --channels or --params")
     wanted = parse(family)
+    facts: dict[str, Any] = {"family": str(wanted)}
     if channels is not None:
         best = best_groups(wanted, channels, out_channels)
-        facts: dict[str, Any] = {"channels": channels}
-    else:
-        if params is None:
-            raise BadParameter("give --params")
-        found = widest(wanted, params, alpha)
-        best, facts = found.optimum, {"channels": found.channels, "widest_bound": found.bound}
-    facts |= {
-        "family": str(wanted),
-        "design": str(best.design),
-        "groups": list(best.groups),
-        "params": best.params,
-        "bound": best.bound,
-        "gap": best.gap,
-    }
+        facts |= {"channels": channels, "bound": best.bound, "gap": best.gap}
+    elif params is not None:
+        found = widest(wanted, params, ratio(alpha))
+        best = found.optimum
+        facts |= {"channels": found.channels, "bound": found.bound, "gap": found.gap}
+    facts |= {"design": str(best.design), "groups": list(best.groups), "params": best.params}
     if as_json:
         emit(facts)
         return
+    unit = "parameters"
     if params is not None:
-        print(f"widest within {params:,} parameters: C = {facts['channels']}")
+        unit = "channels"
+        print(f"widest within {params:,} parameters: {facts['channels']} channels")
     print(f"{best.design}: group numbers {tuple(best.groups)}, {best.params:,} parameters")
-    print(f"  real-valued bound {best.bound:,.1f}, gap {best.gap:.1%}")
+    print(f"  real-valued bound {facts['bound']:,.1f} {unit}, gap {facts['gap']:.1%}")
 
 
 def doctor(as_json: Json = False) -> None:
@@ -217,5 +221,5 @@ def _yes(value: bool) -> str:
     return "yes" if value else "no"
 
 
-def _some(items: list[int]) -> str:
+def _some(items: Sequence[int]) -> str:
     return ", ".join(map(str, items[:8])) + (", ..." if len(items) > 8 else "")

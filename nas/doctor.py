@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from typing import Any
 
-from kernels.backends import Backend, backends
+from kernels.backends import Backend, MissingComponentError, backends
 
 OWN = ("kernels", "spaces", "analysis", "nas")
 DISTRIBUTION = "leanfield"
@@ -60,8 +60,14 @@ def diagnose() -> Report:
 
 
 def _requirements() -> list[str]:
-    """The core dependencies as the installed distribution declares them."""
-    declared = metadata.requires(DISTRIBUTION) or []
+    """The core dependencies as the installed distribution declares them.
+
+    Raises MissingComponentError where leanfield runs from its sources without being installed.
+    """
+    try:
+        declared = metadata.requires(DISTRIBUTION) or []
+    except metadata.PackageNotFoundError:
+        raise MissingComponentError("leanfield is not installed; pip install -e .") from None
     core = (text for text in declared if "extra ==" not in text)
     return sorted(re.split(r"[\s<>=!~;\[]", text, maxsplit=1)[0] for text in core)
 

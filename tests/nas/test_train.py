@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from nas.datasets import Dataset, Shape, Split, load
-from nas.train import BRIEF, Outcome, Schedule, _optimiser, _pieces, evaluate, seeded, train
+from nas.schedule import BRIEF, Schedule
+from nas.train import Outcome, _optimiser, _pieces, evaluate, seeded, train
 
 
 @pytest.fixture(autouse=True, scope="module")

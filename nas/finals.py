@@ -1,0 +1,96 @@
+"""The finals: the same schedule and the same seeds for the leaders and every known block."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from nas.candidates import Entry, Sized
+from nas.exports import file_stem, python
+from nas.files import storage_errors, write_atomically
+from nas.run import RunFolder
+from nas.study import Ledger, Training
+from nas.table import Row
+
+SCHEMA = 1
+
+
+def training_seed(seed: int, repeat: int) -> int:
+    """The seed of the `repeat`-th training, equal for all networks: the same images in the same
+    order, so that a comparison is one of designs."""
+    return int.from_bytes(hashlib.sha256(f"train {seed} {repeat}".encode()).digest()[:4], "big")
+
+
+def leaders(trainings: Iterable[Training], count: int) -> list[Training]:
+    """The best searched networks by their first training; the smaller of equals first."""
+    searched = [
+        row
+        for row in trainings
+        if row.repeat == 0 and row.known_as is None and row.accuracy is not None
+    ]
+    searched.sort(key=lambda row: (-(row.accuracy or 0.0), row.facts["params"], row.key))
+    return searched[:count]
+
+
+def finalists(trainings: Iterable[Training], count: int) -> list[Training]:
+    """The first training of each network of the finals: known blocks, then the leaders."""
+    trainings = list(trainings)
+    known = [row for row in trainings if row.repeat == 0 and row.known_as and row.trained]
+    return known + leaders(trainings, count)
+
+
+def missing(ledger: Ledger, count: int, seeds: int) -> list[tuple[Training, int]]:
+    """(first training, repeat) of each training still to be done: one seed for all, then the
+    next, so that an early end leaves a fair comparison."""
+    chosen = finalists(ledger.rows, count)
+    return [
+        (first, repeat)
+        for repeat in range(1, seeds)
+        for first in chosen
+        if ledger.get(first.key, repeat) is None
+    ]
+
+
+def shipped(trainings: Iterable[Training], key: str) -> Training:
+    """Of a network's trainings the one whose weights are handed over: best on validation."""
+    own = [row for row in trainings if row.key == key and row.accuracy is not None]
+    return min(own, key=lambda row: (-(row.accuracy or 0.0), row.repeat))
+
+
+def write_winner(folder: RunFolder, row: Row, training: Training, trained: Entry) -> Path:
+    """winners/<rank>-<design>/ with network.json, weights.safetensors and stand-alone code.
+
+    network.json: `network` is what the limits hold for, `trained` what weights and code belong to
+    (it differs with --deploy), `result` the row of the table. A user's own block has no code here.
+    """
+    name = file_stem(trained) if isinstance(trained, Sized) else "rival"
+    target = folder.path / "winners" / f"{row.rank:02}-{name}"
+    spec = {
+        "schema": SCHEMA,
+        "network": training.network,
+        "trained": trained.to_dict(),
+        "seed": training.facts["seed"],
+        "result": row.to_dict(),
+    }
+    weights = folder.weights(training.key, training.repeat)
+    with storage_errors(folder.path):
+        target.mkdir(parents=True, exist_ok=True)
+        write_atomically(target / "weights.safetensors", weights.read_bytes())
+        write_atomically(target / "network.json", json.dumps(spec, indent=2).encode() + b"\n")
+        if isinstance(trained, Sized):
+            code = python.render(trained, "weights.safetensors", _facts(folder, row))
+            write_atomically(target / f"{name}.py", code.encode())
+    return target
+
+
+def _facts(folder: RunFolder, row: Row) -> dict[str, Any]:
+    """What the stand-alone code says of its training."""
+    return {
+        "data": folder.record.settings.data,
+        "accuracy": row.accuracy,
+        "test_accuracy": row.test_accuracy,
+        "seeds": row.seeds,
+    }

@@ -1,0 +1,105 @@
+"""The two experiments on one network, as functions of plain dictionaries.
+
+They run wherever the executor puts them, so they take names and numbers, never objects: the
+network as `Entry.to_dict`, the data by source and fingerprint. Data is kept between the tasks of a
+process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from nas.candidates import Entry, Sized
+from nas.datasets import DataError, Dataset, load
+from nas.executors import Work
+from nas.files import write_atomically
+from nas.rivals import entry_from_dict
+
+if TYPE_CHECKING:
+    import torch
+
+_kept: list[Dataset] = []
+
+
+class Trainer(NamedTuple):
+    """train(task) -> {accuracy, loss, curve, seconds, failure}; judge(task) -> {accuracy, loss}."""
+
+    train: Work
+    judge: Work
+
+
+def keep(data: Dataset) -> None:
+    """Use this data set for the tasks of this process that name its fingerprint."""
+    _kept[:] = [data]
+
+
+def train_network(task: Mapping[str, Any]) -> dict[str, Any]:
+    """Train on the train split, measure on the validation split, leave the weights in a file.
+
+    task: network, data, fingerprint, schedule, seed, threads, weights (path of the file).
+    Raises ArithmeticError where the module has not the parameters that its design was counted for.
+    """
+    from safetensors.torch import save
+
+    from nas.schedule import Schedule
+    from nas.threads import threads
+    from nas.train import train
+
+    entry = entry_from_dict(task["network"])
+    module = entry.module(task["seed"])
+    built = sum(parameter.numel() for parameter in module.parameters())
+    if built != entry.cost.params:
+        raise ArithmeticError(
+            f"internal error: {entry.candidate} at width {entry.width} was counted at "
+            f"{entry.cost.params} parameters and has {built}; it was not trained"
+        )
+    data = _data(task)
+    schedule = Schedule(**task["schedule"])
+    with threads(task["threads"]):
+        outcome = train(module, data, schedule, task["seed"], memory_format=_format(entry))
+    if outcome.failure is None:
+        path = Path(task["weights"])
+        path.parent.mkdir(exist_ok=True)
+        state = {name: value.contiguous() for name, value in module.state_dict().items()}
+        write_atomically(path, save(state))
+    return asdict(outcome)
+
+
+def judge_network(task: Mapping[str, Any]) -> dict[str, Any]:
+    """Measure trained weights on the test split.
+
+    task: network, data, fingerprint, threads, weights.
+    """
+    from safetensors.torch import load_file
+
+    from nas.threads import threads
+    from nas.train import evaluate
+
+    entry = entry_from_dict(task["network"])
+    module = entry.module()
+    module.load_state_dict(load_file(task["weights"]))
+    with threads(task["threads"]):
+        accuracy, loss = evaluate(module, _data(task).test, memory_format=_format(entry))
+    return {"accuracy": accuracy, "loss": loss}
+
+
+def _format(entry: Entry) -> torch.memory_format:
+    """Channels last for our own blocks; a user's block may call `view` on its maps."""
+    import torch
+
+    return torch.channels_last if isinstance(entry, Sized) else torch.contiguous_format
+
+
+def _data(task: Mapping[str, Any]) -> Dataset:
+    """The data of a task. Raises DataError where it is no longer what the run began with."""
+    if not _kept or _kept[0].fingerprint != task["fingerprint"]:
+        keep(load(task["data"]))
+    if _kept[0].fingerprint != task["fingerprint"]:
+        raise DataError(f"{task['data']}: the data has changed since the run began")
+    return _kept[0]
+
+
+TORCH = Trainer(train_network, judge_network)
