@@ -21,18 +21,29 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, NamedTuple
 
+from analysis import exact_rules, tabulate
 from analysis import rules as field_rules
+from analysis.choices import COVERS, SIZE, TARGETS
 from analysis.field import field
 from analysis.reach import Reach
+from analysis.verdicts import Verdicts
 from spaces import rules as patterns
 from spaces.design import Design, parse
 from spaces.enumerate import Space
 from spaces.operator import DesignError
 from spaces.rules import Composition, Rejection, Rule, show
-from spaces.vocabulary import symbols
+from spaces.symbols import bare, every_symbol, symbols
 
 VOCABULARY = ("GC", "DW", "PW", "PWG")
+BOXES = frozenset(("STD", *VOCABULARY))
+"""Operators whose chains read boxes of channels and pixels, for which `analysis.reach` is exact."""
+
+TARGET_RULES = frozenset(("field", "covers"))
 MAX_LENGTH = 6
+ENLARGED_LENGTH = 4
+LARGEST = 10**8
+"""Compositions that a table holds; more would take minutes and gigabytes."""
+
 INNER = Fraction(1, 4)
 START = "compositions"
 """Name of the first step, which removes nothing."""
@@ -66,7 +77,7 @@ class Stage:
     """One pass: its rules, the counts and the survivors."""
 
     name: str
-    reach: Reach
+    reach: Reach | Verdicts
     space: Space
     steps: tuple[Step, ...]
     survivors: tuple[Composition, ...]
@@ -92,7 +103,24 @@ class Stage:
         return Verdict(family, True, None, reason, None)
 
 
-def plain_rules(reach: Reach, vocabulary: tuple[str, ...], off: frozenset[str]) -> list[Rule]:
+def field_rule(reach: Reach | Verdicts) -> Rule:
+    """That the target is hit."""
+    if isinstance(reach, Reach):
+        return field_rules.SameField(reach)
+    return (exact_rules.SizeReached if reach.by_size else exact_rules.WindowCovered)(reach)
+
+
+def growth_rule(reach: Reach | Verdicts, off: frozenset[str]) -> Rule:
+    """That each operator brings the target nearer."""
+    to_target = not off & TARGET_RULES
+    if isinstance(reach, Reach):
+        return field_rules.StrictGrowth(reach, to_target)
+    return exact_rules.Growth(reach, to_target)
+
+
+def plain_rules(
+    reach: Reach | Verdicts, vocabulary: tuple[str, ...], off: frozenset[str]
+) -> list[Rule]:
     """Steps 1 to 6."""
 
     def cost(composition: Composition) -> float:
@@ -101,32 +129,37 @@ def plain_rules(reach: Reach, vocabulary: tuple[str, ...], off: frozenset[str]) 
 
     return [
         patterns.Repeats(),
-        field_rules.SameField(reach),
-        field_rules.StrictGrowth(reach, to_target="field" not in off),
+        field_rule(reach),
+        growth_rule(reach, off),
         field_rules.Subsequence(reach),
         field_rules.DepthwiseInstead(),
         patterns.Mirror(vocabulary, cost),
     ]
 
 
-def bottleneck_rules(reach: Reach, off: frozenset[str]) -> list[Rule]:
+def bottleneck_rules(reach: Reach | Verdicts, off: frozenset[str]) -> list[Rule]:
     """Step 7."""
     return [
         patterns.Repeats(),
         patterns.Ends(),
-        field_rules.SameField(reach),
-        field_rules.StrictGrowth(reach, to_target="field" not in off),
+        field_rule(reach),
+        growth_rule(reach, off),
         patterns.Palindrome(),
         field_rules.DepthwiseInstead(),
     ]
 
 
-def sift(name: str, reach: Reach, space: Space) -> Stage:
-    """One pass. The rules prune on what operators declare to reach; here the exact field of
-    each survivor confirms it. Raises RuntimeError if an operator's `reach` promises too much."""
-    steps, survivors = space.sift()
+def sift(name: str, reach: Reach | Verdicts, space: Space) -> Stage:
+    """One pass. Where the rules prune on what operators declare to reach, the exact field of each
+    survivor confirms it. Raises RuntimeError if an operator's `reach` promises too much."""
+    if isinstance(reach, Verdicts):
+        steps, survivors = tabulate.sift(space, reach)
+    else:
+        steps, survivors = space.sift()
     counted = (Step(name, START, len(space), 0), *(Step(name, *step) for step in steps))
     stage = Stage(name, reach, space, counted, survivors)
+    if isinstance(reach, Verdicts):
+        return stage
     for composition in survivors:
         witness = stage.witness(composition)
         if witness is None:
@@ -146,6 +179,7 @@ class Funnel:
 
     channels: int
     kernel: int
+    target: str
     vocabulary: tuple[str, ...]
     max_length: int
     off: tuple[str, ...]
@@ -173,17 +207,17 @@ class Funnel:
         Raises DesignError for numbers, unknown operators, another inner width, and for what
         lies outside the space.
         """
-        if any(sign in text for sign in "()~"):
+        design = parse(text)
+        if design.unshuffled or "~" in text or any(bare(op) != op for op in design.operators):
             raise DesignError(
                 f"{text!r} is a design; the funnel judges families: write operators without "
                 "numbers and marks, e.g. GC+PWG"
             )
-        design = parse(text)
         if design.inner not in (None, INNER):
             raise DesignError(
                 f"{text!r} has the inner width @{design.inner}; the bottleneck pass has @{INNER}"
             )
-        composition = design.composition
+        composition = tuple(str(operator) for operator in design.operators)
         outside = [symbol for symbol in composition if symbol not in self.vocabulary]
         if outside:
             raise DesignError(f"{outside[0]} is not in the vocabulary {', '.join(self.vocabulary)}")
@@ -199,6 +233,7 @@ class Funnel:
         return {
             "channels": self.channels,
             "kernel": self.kernel,
+            "target": self.target,
             "vocabulary": list(self.vocabulary),
             "max_length": self.max_length,
             "off": list(self.off),
@@ -210,14 +245,18 @@ class Funnel:
 def funnel(
     channels: int,
     *,
-    vocabulary: Sequence[str] = VOCABULARY,
-    max_length: int = MAX_LENGTH,
+    vocabulary: Sequence[str] | str = VOCABULARY,
+    max_length: int | None = None,
     kernel: int = 3,
     off: Sequence[str] = (),
+    target: str | None = None,
 ) -> Funnel:
     """Both passes at C -> C channels and k x k windows, without the rules named in `off`.
 
-    Raises DesignError for an unknown operator or rule and for numbers out of range.
+    vocabulary: operators with their structural parameters, or "all" (`spaces.symbols`).
+    target: `size` or `covers` (`analysis.verdicts`); unless given, `size` for the paper's
+    vocabulary and `covers` for others. max_length: 6 and 4, unless given.
+    Raises DesignError for an unknown operator, rule or target and for numbers out of range.
 
     >>> funnel(64).designs
     ('DW+PW', 'GC+PWG', 'PW+DW+PW@1/4', 'PWG+DW+PWG@1/4')
@@ -226,8 +265,28 @@ def funnel(
         raise DesignError(f"the number of channels is {channels}; it must be at least 1")
     if kernel < 3 or kernel % 2 == 0:
         raise DesignError(f"kernel size {kernel} is not one of 3, 5, 7, ...")
-    names, left_out = symbols(vocabulary), frozenset(off)
-    flat, narrow = Reach(channels, kernel), Reach(channels, kernel, INNER)
+    names = every_symbol(kernel) if vocabulary == "all" else symbols(vocabulary)
+    boxes = BOXES.issuperset(names)
+    if max_length is None:
+        max_length = MAX_LENGTH if boxes else ENLARGED_LENGTH
+    target = target or (SIZE if boxes else COVERS)
+    if target not in TARGETS:
+        raise DesignError(f"no target is called {target!r}; valid are {', '.join(TARGETS)}")
+    left_out = frozenset(off)
+
+    def fields(inner: Fraction | None) -> Reach | Verdicts:
+        if boxes and target == SIZE:
+            return Reach(channels, kernel, inner)
+        if (size := len(Space(names, max_length))) > LARGEST:
+            raise DesignError(
+                f"{len(names)} symbols of up to {max_length} operators make {size:,} compositions; "
+                f"at most {LARGEST:,} are tabulated: lower the maximal length"
+            )
+        prunes = not left_out & TARGET_RULES
+        return Verdicts(channels, kernel, names, max_length, target, inner, prunes=prunes)
+
+    flat = fields(None)
+    narrow = fields(INNER)
     plain, bottleneck = plain_rules(flat, names, left_out), bottleneck_rules(narrow, left_out)
     known = list(dict.fromkeys(rule.name for rule in plain + bottleneck))
     if unknown := sorted(left_out.difference(known)):
@@ -239,4 +298,4 @@ def funnel(
         active = tuple(rule for rule in rules if rule.name not in left_out)
         stages.append(sift(name, reach, Space(names, max_length, active)))
     switched_off = tuple(name for name in known if name in left_out)
-    return Funnel(channels, kernel, names, max_length, switched_off, *stages)
+    return Funnel(channels, kernel, target, names, max_length, switched_off, *stages)

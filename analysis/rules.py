@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from itertools import combinations, product
 
 from analysis.reach import START, Edge, Reach, Size
-from spaces.rules import FOG, Composition, Passes, Rejection, Rule, ordinal, show
+from analysis.verdicts import Verdicts
+from spaces.rules import FOG, Composition, Passes, Rejection, Rule, has_step, ordinal, show
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ class StrictGrowth(Rule):
 
 @dataclass(frozen=True)
 class Subsequence(Rule):
-    """The target is not already reached by a part of the operators (case 2).
+    """The target is not already reached by a part of the operators (case 2). Linear ones alone.
 
     Read literally, "retained by a fraction of sparse kernels in a design": any proper
     sub-sequence, not only a prefix, with group numbers of its own.
@@ -103,17 +104,28 @@ class Subsequence(Rule):
     source = f"{FOG}, efficiency, case 2"
     hereditary = False
 
-    reach: Reach
+    reach: Reach | Verdicts
+
+    def removes(self, composition: Composition) -> bool:
+        return self._part(composition) is not None
 
     def check(self, composition: Composition, passes: Passes) -> Rejection | None:
+        part = self._part(composition)
+        witness = part and self.reach.cheapest(part, growing=False)
+        if not part or not witness:
+            return None
+        reason = f"its sub-sequence {show(part)} already reaches {self.reach.target}"
+        return Rejection(self.name, reason, {"subsequence": part, "groups": witness.groups})
+
+    def _part(self, composition: Composition) -> Composition | None:
+        """The first part that reaches the target, by length and position."""
+        if has_step(composition):
+            return None
         for length in range(1, len(composition)):
             for positions in combinations(range(len(composition)), length):
                 part = tuple(composition[i] for i in positions)
-                witness = self.reach.cheapest(part, growing=False)
-                if witness is not None:
-                    reason = f"its sub-sequence {show(part)} already reaches {self.reach.target}"
-                    evidence = {"subsequence": part, "groups": witness.groups}
-                    return Rejection(self.name, reason, evidence)
+                if self.reach.reaches(part):
+                    return part
         return None
 
 

@@ -110,6 +110,8 @@ def solve(
     incomplete: list[str] = []
     for index in range(last, -1, -1):
         sized = candidate.sized(task, low + index * unit)
+        if not ladder.stands(candidate, sized.width):
+            continue
         try:
             if not limits.allow(sized.cost):
                 continue
@@ -146,7 +148,9 @@ def why_not_wider(sized: Sized, limits: Limits, *, allow_incomplete: bool = Fals
 
     A latency speaks last and without being measured again.
     """
-    width = sized.width + ladder.step(sized.candidate)
+    width = ladder.following(sized.candidate, sized.width)
+    if width is None:
+        return f"no width above {sized.width} is valid"
     wider = sized.candidate.sized(sized.task, width)
     try:
         if (broken := limits.analytic.why_not(wider.cost)) is not None:

@@ -38,6 +38,9 @@ def search(
     finalists: Annotated[int | None, Option(min=1, help="leaders trained again (5)")] = None,
     seeds: Annotated[int | None, Option(min=1, help="seeds of finalists and known blocks")] = None,
     epochs: Annotated[int | None, Option(min=1, help="epochs of the brief training")] = None,
+    vocabulary: Annotated[
+        list[str] | None, Option(help="operators to compose, e.g. LEAN,SIC,DW,PW, or all")
+    ] = None,
     include: Names = None,
     exclude: Names = None,
     rival: Annotated[list[str] | None, Option(help="your own block, package.module:Block")] = None,
@@ -66,6 +69,7 @@ def search(
         "finalists": finalists,
         "seeds": seeds,
         "epochs": epochs,
+        "vocabulary": _names(vocabulary) or None,
         "include": _names(include) or None,
         "exclude": _names(exclude) or None,
         "rivals": tuple(rival) if rival else None,

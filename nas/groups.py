@@ -1,4 +1,8 @@
-"""The group numbers of a family: starred, constant, or of constant size."""
+"""The group numbers of a family: starred, constant, or of constant size.
+
+Of chains of grouped convolutions the theorem knows the optimum. Where another operator stands
+(LEAN), all open numbers are one number.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,8 @@ from typing import TypeVar
 
 from analysis.theorems import optimum
 from spaces.design import Design
-from spaces.grouped import STAR, NumberedGroups
+from spaces.grouped import STAR, GroupedConvolution, GroupNumber, NumberedGroups
+from spaces.operator import Operator
 
 T = TypeVar("T")
 
@@ -21,6 +26,30 @@ def is_composition(design: Design) -> bool:
 def opened(family: Design) -> list[NumberedGroups]:
     """The operators without a group number, in their order."""
     return [op for op in family.operators if isinstance(op, NumberedGroups) and op.is_open]
+
+
+def unsettled(design: Design) -> bool:
+    """Whether a group number is missing that no theorem fills in."""
+    chain = all(isinstance(operator, GroupedConvolution) for operator in design.operators)
+    return not chain and any(map(_lacks_number, design.operators))
+
+
+def numbered(design: Design, *, g: int | None = None, q: int | None = None) -> Design:
+    """The design with one group number, or one group size, for every operator that lacks it.
+
+    >>> from spaces.design import parse
+    >>> str(numbered(parse("LEAN(s=5)+PW"), q=16))
+    'LEAN(q=16,s=5)+PW'
+    """
+    operators = tuple(
+        replace(op, g=g, q=q) if isinstance(op, GroupNumber) and _lacks_number(op) else op
+        for op in design.operators
+    )
+    return replace(design, operators=operators)
+
+
+def _lacks_number(operator: Operator) -> bool:
+    return isinstance(operator, GroupNumber) and operator.is_open
 
 
 def with_groups(family: Design, groups: Sequence[int | str]) -> Design:

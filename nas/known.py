@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 
+from analysis.completeness import why_incomplete
 from nas.budget import Refusal, solve
 from nas.candidates import Candidate, Sized, Task
 from nas.limits import Limits
 from spaces.design import Design
-from spaces.grouped import NumberedGroups
+from spaces.grouped import GroupNumber
 from spaces.known import KNOWN, Known
 
 DEPTHS = (2, 1)
@@ -23,13 +25,15 @@ def known_candidates(
 
     A published group number is kept where it can be: first with two blocks a stage, then with one.
     Then comes the next smaller number for which a width fits, and the name says so. A refusal is
-    that of the published block with one block a stage.
+    that of the published block with one block a stage. A block that no width and number makes
+    complete (LeanResNet's) competes as it was published: the window is our demand, not its.
     """
     results: list[Sized | Refusal] = []
     for known in KNOWN:
+        allow = allow_incomplete or not _can_be_complete(known)
         refusal: Sized | Refusal | None = None
         for candidate in _forms(known, stages):
-            found = solve(candidate, task, limits, allow_incomplete=allow_incomplete)
+            found = solve(candidate, task, limits, allow_incomplete=allow)
             if isinstance(found, Sized):
                 results.append(found)
                 break
@@ -52,9 +56,16 @@ def _forms(known: Known, stages: int) -> Iterator[Candidate]:
             yield Candidate(design, (depth,) * stages, known.inner, name)
 
 
+@cache
+def _can_be_complete(known: Known) -> bool:
+    """Whether one group, at a width that every published number divides, sees the window."""
+    width = 16 * _groups(known.design)
+    return why_incomplete(_with_groups(known.design, 1), width, width) is None
+
+
 def _groups(design: Design) -> int:
     """The largest group number of the design, 1 if it has none."""
-    numbers = [op.g for op in design.operators if isinstance(op, NumberedGroups)]
+    numbers = [op.g for op in design.operators if isinstance(op, GroupNumber)]
     return max((g for g in numbers if isinstance(g, int)), default=1)
 
 
@@ -62,7 +73,7 @@ def _with_groups(design: Design, groups: int) -> Design:
     """The design with its group numbers cut to at most `groups`."""
     operators = tuple(
         replace(op, g=min(op.g, groups))
-        if isinstance(op, NumberedGroups) and isinstance(op.g, int)
+        if isinstance(op, GroupNumber) and isinstance(op.g, int)
         else op
         for op in design.operators
     )

@@ -2,23 +2,27 @@
 
 The widths of the layout and of a design are proportional to the width w of the network, so that
 what groups and @K demand are conditions "g divides p/d w" with constants p/d; they hold exactly
-for the multiples of one number, the step of the candidate.
+for the multiples of one number, the step of the candidate. Operators that are no grouped
+convolution are asked (`why_invalid`): their widths are among the multiples of a step, with gaps
+(a grid of channels needs factors, a shift as many channels as taps).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from functools import lru_cache
+from itertools import islice, pairwise
 from typing import NamedTuple
 
 from analysis.completeness import shuffled_chain, why_incomplete
 from analysis.cost import ITEMSIZE
 from analysis.theorems import bound_params, shares
 from nas.candidates import Candidate, Task
-from spaces.design import Design, parse
-from spaces.grouped import NumberedGroups
+from spaces.design import Design, Step, parse
+from spaces.grouped import GroupedConvolution, GroupNumber, NumberedGroups
 from spaces.layouts.fog import fog
 from spaces.operator import DesignError, Operator
 
@@ -27,6 +31,12 @@ NARROWEST = 4
 
 FAR = 2**20
 """Steps up the ladder at which what holds from some width on has begun to hold."""
+
+PROBED = 256
+"""Multiples that are asked where the valid widths are not known by rule."""
+
+SAMPLED = 64
+"""Multiples by which it is decided whether a cost falls; a grid of channels does so at 24."""
 
 
 @lru_cache(maxsize=256)
@@ -48,31 +58,80 @@ def slots(blocks: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
 
 @lru_cache(maxsize=4096)
 def step(candidate: Candidate) -> int:
-    """The number whose multiples are the widths at which every block can stand.
+    """The number whose multiples are the widths at which every block can stand; where other
+    operators than grouped convolutions are there, the largest that divides all such widths.
 
     Raises DesignError with the reason where no width is valid.
 
     >>> step(Candidate(parse("PWG(4)+DW+PWG(4)@1/4"), (1, 1, 1)))
     16
     """
+    return _steps(dense(candidate.design), slots(candidate.blocks))[0]
+
+
+@lru_cache(maxsize=4096)
+def _steps(design: Design, places: tuple[tuple[int, int], ...]) -> tuple[int, int]:
+    """The step, and the smallest valid width from `NARROWEST` on, as far as there is one."""
     demands = [1]
-    for channels, features in slots(candidate.blocks):
-        parts = [x * channels + y * features for x, y in shares(candidate.design)]
-        for operator, before, after in zip(
-            candidate.design.operators, parts, parts[1:], strict=False
-        ):
+    for channels, features in places:
+        parts = [x * channels + y * features for x, y in shares(design)]
+        for operator, before, after in zip(design.operators, parts, parts[1:], strict=False):
             demands += [_multiple(1, before), _multiple(1, after), *_of(operator, before, after)]
-    width = math.lcm(*demands)
-    for channels, features in slots(candidate.blocks):
-        reason = dense(candidate.design).why_invalid(channels * width, features * width)
-        if reason is not None:
-            raise DesignError(reason)
-    return width
+    unit = math.lcm(*demands)
+    probed = range(unit, (1 if _is_chain(design) else PROBED) * unit + 1, unit)
+    valid = [width for width in probed if _why_not(design, places, width) is None]
+    if not valid:
+        raise DesignError(str(_why_not(design, places, probed[-1])))
+    if _is_chain(design):
+        return unit, unit * -(-NARROWEST // unit)
+    return math.gcd(*valid), next((w for w in valid if w >= NARROWEST), valid[-1])
+
+
+def stands(candidate: Candidate, width: int) -> bool:
+    """Whether every block can stand at this multiple of the step."""
+    return _why_not(dense(candidate.design), slots(candidate.blocks), width) is None
+
+
+@lru_cache(maxsize=65536)
+def _why_not(design: Design, places: tuple[tuple[int, int], ...], width: int) -> str | None:
+    """None, or why some block cannot stand at this width."""
+    reasons = (design.why_invalid(c * width, f * width) for c, f in places)
+    return next((reason for reason in reasons if reason is not None), None)
+
+
+def following(candidate: Candidate, width: int) -> int | None:
+    """The next valid width, None if there is none up to twice as many channels and `PROBED`."""
+    unit = step(candidate)
+    wider = range(width + unit, 2 * width + PROBED * unit, unit)
+    return next((w for w in wider if stands(candidate, w)), None)
+
+
+@lru_cache(maxsize=4096)
+def _falls(design: Design, at: tuple[tuple[int, int], ...], unit: int) -> bool:
+    """Whether the cost of some block falls from one valid width to the next."""
+    widths = [w for w in range(unit, SAMPLED * unit, unit) if _why_not(design, at, w) is None]
+    for c, f in at:
+        stood = (design.places(c * w, f * w, 8, 8) for w in widths)
+        costs = [tuple(map(sum, zip(*map(_own, steps), strict=True))) for steps in stood]
+        if any(x > y for one, two in pairwise(costs) for x, y in zip(one, two, strict=True)):
+            return True
+    return False
+
+
+def _own(step: Step) -> tuple[int, int, int]:
+    """What the limits count."""
+    item, place, _ = step
+    return item.params(place), item.mults(place), item.traffic(place, 4)
+
+
+def _is_chain(design: Design) -> bool:
+    """Whether all operators are grouped convolutions, whose widths and costs are known by rule."""
+    return all(isinstance(operator, GroupedConvolution) for operator in design.operators)
 
 
 def _of(operator: Operator, before: Fraction, after: Fraction) -> list[int]:
     """What a group number or size demands of the width."""
-    if not isinstance(operator, NumberedGroups):
+    if not isinstance(operator, GroupNumber):
         return []
     if operator.q is not None:
         return [_multiple(operator.q, before)]
@@ -99,8 +158,7 @@ def dense(design: Design) -> Design:
 
 def first_width(candidate: Candidate) -> int:
     """The smallest valid width."""
-    unit = step(candidate)
-    return unit * -(-NARROWEST // unit)
+    return _steps(dense(candidate.design), slots(candidate.blocks))[1]
 
 
 @lru_cache(maxsize=4096)
@@ -114,6 +172,8 @@ def complete_widths(candidate: Candidate) -> tuple[int, int | None] | str:
     necessary only; where other operators stand every width counts.
     """
     low, unit = first_width(candidate), step(candidate)
+    if not _is_chain(candidate.design):
+        return low, None
     design = replace(dense(candidate.design), unshuffled=frozenset())
     if not shuffled_chain(design):
         return low, None
@@ -142,9 +202,31 @@ class Floor(NamedTuple):
     traffic_bytes: float
 
 
-@lru_cache(maxsize=16384)
+NEVER = Floor(math.inf, math.inf, math.inf)
+"""Where no width is valid from some width on."""
+
+
 def floor(candidate: Candidate, task: Task, width: int) -> Floor:
-    """A lower bound of the cost that never falls with the width; exact without open numbers.
+    """A lower bound of the cost that never falls with the width; exact for grouped convolutions
+    without open numbers.
+
+    Of other operators the cost may fall from one valid width to the next (a grid of channels is
+    denser at 22 = 2 x 11 than at 24 = 4 x 6), but at twice the width it is no less: the least up
+    to there bounds it.
+    """
+    if _is_chain(candidate.design):
+        return _floor(candidate, task, width)
+    unit = step(candidate)
+    valid: Iterator[int] = (w for w in range(width, 2 * width, unit) if stands(candidate, w))
+    if not _falls(dense(candidate.design), slots(candidate.blocks), unit):
+        valid = islice(valid, 1)
+    costs = [_floor(candidate, task, w) for w in valid]
+    return Floor(*map(min, zip(*costs, strict=True))) if costs else NEVER
+
+
+@lru_cache(maxsize=16384)
+def _floor(candidate: Candidate, task: Task, width: int) -> Floor:
+    """The cost, or with open numbers a lower bound that never falls with the width.
 
     Open group numbers take their optimum, which jumps with the divisors of the width. For real
     ones the parameters of a block are at least `bound_params`; with a_i / g_i parameters at p_i

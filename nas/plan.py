@@ -150,12 +150,25 @@ def plan(settings: Settings) -> Plan:
     data_task = Task((shape.channels, shape.height, shape.width), shape.classes)
     task = data_task if settings.deploy is None else read_task(settings.deploy)
     stages = stages_for(*task.input[1:])
-    space = space_for(task, limits, stages, include=settings.include, exclude=settings.exclude)
+    space = space_for(
+        task,
+        limits,
+        stages,
+        include=settings.include,
+        exclude=settings.exclude,
+        vocabulary=settings.vocabulary,
+        incomplete=settings.allow_incomplete,
+    )
     known = known_candidates(task, limits, stages, allow_incomplete=settings.allow_incomplete)
     made = Plan(settings, task, data_task, limits, space, [*known])
-    smallest = [made._analytic(candidate) for candidate in space.smallest()]
-    if all(isinstance(found, Refusal) for found in smallest):
-        raise BudgetError(limits, nearest_feasible(smallest, limits))
+    refused: list[Entry | Refusal] = []
+    for candidate in space.smallest():
+        found = made._analytic(candidate)
+        if not isinstance(found, Refusal):
+            break
+        refused.append(found)
+    else:
+        raise BudgetError(limits, nearest_feasible(refused, limits))
     made.add_rivals()
     return made
 

@@ -86,6 +86,7 @@ def block_cost(spec: str, place: Place) -> Cost:
     params = sum(p.numel() for p in block.parameters())
     return Cost(
         params=params,
+        flops=count.mults,
         mults=count.mults,
         adds=count.adds,
         traffic_bytes=count.moved * ITEMSIZE,

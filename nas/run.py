@@ -56,6 +56,7 @@ class Settings(_Record):
     max_traffic: Positive | None = None
     max_latency: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     deploy: str | None = None
+    vocabulary: tuple[str, ...] = ()
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     rivals: tuple[str, ...] = ()

@@ -11,6 +11,9 @@ genes move along it and away from it: with M0 ... N0 optimal at C0,
 
 has M N = C0 2^last and is complete from the width C0 2^last on. A constant size q = C/M sees
 everything up to a width, so its C0 lies above the last stage.
+
+Where another operator than a grouped convolution stands, no theorem gives an optimum: all open
+numbers are one, g or q = 16 2^first as in LeanConvNets; "optimal" is the cheapest, q = 1.
 """
 
 from __future__ import annotations
@@ -23,24 +26,26 @@ from itertools import product
 from nas import ladder
 from nas.budget import Refusal, solve
 from nas.candidates import Candidate, Sized, Task
-from nas.groups import constant_sizes, is_composition, opened, shifted_optimum, starred, with_groups
+from nas.compositions import FOG as COMPOSITIONS
+from nas.compositions import compositions
+from nas.groups import (
+    constant_sizes,
+    is_composition,
+    numbered,
+    opened,
+    shifted_optimum,
+    starred,
+    unsettled,
+    with_groups,
+)
 from nas.limits import Limits
 from spaces.design import Design, parse
-from spaces.grouped import GroupedConvolution
 from spaces.operator import DesignError
+from spaces.symbols import with_kernel
 from spaces.vocabulary import operator_class
 
 Choice = str | int
 Genes = Mapping[str, Choice]
-
-COMPOSITIONS = (
-    "DW+PW",
-    "GC+PWG",
-    "PWG+DW+PWG",
-    "PW+DW+PW@1/4",
-    "PWG+DW+PWG@1/4",
-)
-"""The survivors of the paper's funnel (`analysis.funnel`), PWG+DW+PWG in both of its forms."""
 
 RATIOS = ("1/8", "1/4", "1/2", "2")
 KERNELS = (3, 5)
@@ -50,6 +55,9 @@ LAST = (-2, -1, 0)
 
 OPTIMAL, NUMBERS, SIZE = "optimal", "numbers", "size"
 SCHEMES = (OPTIMAL, NUMBERS, SIZE)
+
+CENTRE = 16
+"""The group number and the group size of LeanConvNets, section IV (g = 16, g = c/16)."""
 
 SMALLEST = 16
 """Reference width where the limits afford no wider network."""
@@ -112,12 +120,16 @@ class Space:
 
     def _relevant(self, design: Design, scheme: str) -> set[str]:
         names = {"composition", *self._stages}
+        if unsettled(design):
+            names |= {"scheme"} if scheme == OPTIMAL else {"scheme", "first"}
         if not is_composition(design):
             return names
         if any(operator.spatial for operator in design.operators):
             names.add("kernel")
         if design.inner is not None:
             names.add("ratio")
+        if unsettled(design):
+            return names
         if open_ones := opened(design):
             names.add("scheme")
             if scheme != OPTIMAL:
@@ -130,14 +142,14 @@ class Space:
         design = parse(str(chosen["composition"]))
         blocks = tuple(int(chosen[name]) for name in self._stages)
         if not is_composition(design):
-            return Candidate(design, blocks)
+            return Candidate(self._settled(design, chosen), blocks)
         inner = None if design.inner is None else Fraction(chosen["ratio"])
         operators = tuple(
-            replace(op, kernel=int(chosen["kernel"]))
-            if isinstance(op, GroupedConvolution) and op.spatial
-            else op
-            for op in design.operators
+            with_kernel(op, int(chosen["kernel"])) if op.spatial else op for op in design.operators
         )
+        if unsettled(design):
+            family = self._settled(Design(operators, inner, design.unshuffled), chosen)
+            return Candidate(family, blocks)
         family = Design(operators, inner, design.unshuffled)
         if not opened(family):
             return Candidate(family, blocks)
@@ -149,6 +161,17 @@ class Space:
         if chosen["scheme"] == NUMBERS:
             return Candidate(with_groups(family, groups), blocks)
         return Candidate(constant_sizes(family, at, groups), blocks)
+
+    @staticmethod
+    def _settled(design: Design, chosen: Mapping[str, Choice]) -> Design:
+        """The design with the numbers that no theorem gives."""
+        number = int(CENTRE * 2.0 ** int(chosen["first"]))
+        match chosen["scheme"]:
+            case "numbers":
+                return numbered(design, g=number)
+            case "size":
+                return numbered(design, q=number)
+        return numbered(design, q=1)
 
     def candidates(self) -> Iterator[Candidate]:
         """Every candidate of the space once, in the order of the genes."""
@@ -204,16 +227,20 @@ def space_for(
     *,
     include: Iterable[str] = (),
     exclude: Iterable[str] = (),
+    vocabulary: Iterable[str] = (),
+    incomplete: bool = False,
 ) -> Space:
     """The default space with designs added, and operators or compositions removed.
 
+    vocabulary, incomplete: as `nas.compositions.compositions`; without it the paper's four.
     include: compositions (`GC+PW`, `PW+DW+PW@6`: its ratio becomes a choice for all) or designs
     with numbers. exclude: an operator, which removes every composition that has it, or a
     composition or design as the space lists it (a bottleneck with any ratio). Raises DesignError
     for what does not read, cannot stand or is not there, and if nothing is left.
     """
     ratios = list(RATIOS)
-    kept = [parse(text) for text in COMPOSITIONS]
+    words = tuple(vocabulary)
+    kept = [*(compositions(words, incomplete=incomplete) if words else map(parse, COMPOSITIONS))]
     for text in include:
         design = _includable(parse(text), stages)
         if is_composition(design) and design.inner is not None:
@@ -234,10 +261,12 @@ def space_for(
 
 def _includable(design: Design, stages: int) -> Design:
     """The design, if some width of a network is valid and open numbers have a complete choice."""
-    candidate = Candidate(design, (1,) * stages)
+    candidate = Candidate(numbered(design, q=1) if unsettled(design) else design, (1,) * stages)
     try:
         ladder.step(candidate)
-        if design.is_family and isinstance(reason := ladder.complete_widths(candidate), str):
+        if candidate.design.is_family and isinstance(
+            reason := ladder.complete_widths(candidate), str
+        ):
             raise DesignError(reason)
     except DesignError as error:
         raise DesignError(f"cannot include {design}: {error}") from None

@@ -5,6 +5,9 @@
     outcome = train(model, load("hard-digits"), BRIEF, seed=0)     ->  Outcome(accuracy=0.44, ...)
 
 A run that diverges is a result like any other: an `Outcome` with its reason, not an exception.
+The labels may be one an image, (n,) for scores (n, classes), or one a pixel, (n, H, W) for scores
+(n, classes, H, W); accuracy and loss are means over all labels.
+
 On the CPU, with the same number of threads, the same model, data, schedule and seed give the same
 bits.
 """
@@ -18,7 +21,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -107,16 +112,23 @@ def evaluate(
 
     The loss is NaN or infinite where an output is.
     """
-    where = _Where(device, memory_format)
-    where.model(model).eval()
     right, loss = 0, 0.0
-    images, labels = where.tensors(split)
-    for start in range(0, len(split), EVALUATION_BATCH):
-        rows = slice(start, start + EVALUATION_BATCH)
-        scores = model(images[rows])
-        right += int((scores.argmax(1) == labels[rows]).sum())
-        loss += float(cross_entropy(scores, labels[rows], reduction="sum"))
-    return right / len(split), loss / len(split)
+    for scores, labels in _scored(model, split, _Where(device, memory_format)):
+        right += int((scores.argmax(1) == labels).sum())
+        loss += float(cross_entropy(scores, labels, reduction="sum"))
+    return right / split.labels.size, loss / split.labels.size
+
+
+@torch.no_grad()
+def predict(
+    model: nn.Module,
+    split: Split,
+    device: torch.device | str = "cpu",
+    memory_format: torch.memory_format = torch.channels_last,
+) -> NDArray[np.int64]:
+    """The class of the highest score for each label, in evaluation mode, as `evaluate`."""
+    scored = _scored(model, split, _Where(device, memory_format))
+    return torch.cat([scores.argmax(1) for scores, _ in scored]).cpu().numpy()
 
 
 class _Where(NamedTuple):
@@ -131,6 +143,15 @@ class _Where(NamedTuple):
 
     def model(self, model: nn.Module) -> nn.Module:
         return model.to(self.device, memory_format=self.memory_format)  # type: ignore[call-overload]
+
+
+def _scored(model: nn.Module, split: Split, where: _Where) -> Iterator[tuple[Tensor, Tensor]]:
+    """Scores and labels, batch by batch, of the model in evaluation mode."""
+    where.model(model).eval()
+    images, labels = where.tensors(split)
+    for start in range(0, len(split), EVALUATION_BATCH):
+        rows = slice(start, start + EVALUATION_BATCH)
+        yield model(images[rows]), labels[rows]
 
 
 class _DivergedError(Exception):

@@ -39,4 +39,10 @@ KNOWN = (
         (0,),
         "Zhang et al. 2017, 4 groups; Penetrating the Fog, Table 4",
     ),
+    Known(
+        "LeanResNet",
+        parse("LEAN(g=16,s=5)"),
+        (),
+        "Ephrath et al. 2020, LeanConvNets, section IV: 5-point stencil, 16 groups",
+    ),
 )

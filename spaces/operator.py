@@ -118,6 +118,18 @@ class Operator(ABC):
         one_each[outputs, outputs, rows // 2, columns // 2] = True
         return int(self.reads(one_each, here).sum())
 
+    def sampled(self, place: Place, random: np.random.Generator) -> np.ndarray:
+        """The kernel (F, C, rows, columns) of the dense convolution that equals the operator, at
+        random weights. Override where weights are shared; a step, which is not linear, has none.
+        """
+        rows, columns = self.window or (place.height, place.width)
+        here = Place(place.channels, place.features, rows, columns)
+        one_each = np.zeros((place.features, place.features, rows, columns), bool)
+        outputs = np.arange(place.features)
+        one_each[outputs, outputs, rows // 2, columns // 2] = True
+        read = self.reads(one_each, here)
+        return np.where(read, random.standard_normal(read.shape), 0)
+
     def params(self, place: Place) -> int:
         """Number of trained scalars."""
         return self.connections(place)

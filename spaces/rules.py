@@ -1,6 +1,6 @@
 """Rules that remove compositions, each with a reason; here those that look at the symbols alone.
 
-A composition is a design without numbers: the symbols of its operators, `("GC", "PWG")`.
+A composition is a design without group numbers: the symbols of its operators, `("GC", "PWG")`.
 Rules that need the information field are in `analysis/rules.py`.
 """
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, ClassVar, Protocol
 
-from spaces.vocabulary import vocabulary
+from spaces.symbols import operator_of
 
 Composition = tuple[str, ...]
 Passes = Callable[[Composition], bool]
@@ -48,6 +48,12 @@ class Rule(Protocol):
 def show(composition: Composition) -> str:
     """As a design's string: `GC+PWG`."""
     return "+".join(composition)
+
+
+def has_step(composition: Composition) -> bool:
+    """Whether an operator has an activation of its own, so that the whole is no linear map: the
+    algebra of designs (mirror images, sub-sequences) does not apply."""
+    return any(operator_of(symbol).kind == "step" for symbol in composition)
 
 
 def ordinal(number: int) -> str:
@@ -127,7 +133,7 @@ class Ends(Rule):
             return Rejection(self.name, reason, {"operator": 1})
         for position, role in ((1, "first"), (last, "last")):
             symbol = composition[position - 1]
-            if not vocabulary()[symbol].resizes:
+            if not operator_of(symbol).resizes:
                 verb = "enter" if position == 1 else "leave"
                 reason = (
                     f"{symbol}, the {role} operator, keeps the width: "
@@ -178,7 +184,7 @@ class Mirror(Rule):
 
     def check(self, composition: Composition, passes: Passes) -> Rejection | None:
         image = composition[::-1]
-        if image == composition or not passes(image):
+        if image == composition or has_step(composition) or not passes(image):
             return None
         if self._spatial(image) != self._spatial(composition):
             preferred = self._spatial(image) < self._spatial(composition)
@@ -196,7 +202,7 @@ class Mirror(Rule):
     def _spatial(self, composition: Composition) -> int:
         """Operators before the first spatial one; all of them if there is none."""
         for i, symbol in enumerate(composition):
-            if vocabulary()[symbol]().spatial:
+            if operator_of(symbol).spatial:
                 return i
         return len(composition)
 

@@ -32,3 +32,15 @@ def test_sweep_benchmark(tmp_path: Path) -> None:
     assert [peer["agree"] for peer in result["peers"]] == [20] * 5
     assert result["ratio_without_building"] > 10_000
     assert done.returncode == 0
+
+
+@pytest.mark.slow
+def test_operators_benchmark(tmp_path: Path) -> None:
+    asked = ("--only", "SIC", "--epochs", "1", "--seeds", "1", "--max-params", "6k")
+    done = benchmark("operators", *asked, "--out", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "operators.json").read_text())
+    assert {"date", "processor", "versions"} <= result["machine"].keys()
+    assert [row["operators"] for row in result["rows"]] == [["STD"], ["SIC"]]
+    assert all(row["params"] <= 6_000 and not row["failures"] for row in result["rows"])
+    assert result["schedule"]["epochs"] == 1

@@ -45,7 +45,10 @@ class Shape:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Images (n, C, H, W) in float32, normalised by the train statistics; labels (n,) in int64."""
+    """Images (n, C, H, W) in float32, normalised by the train statistics; labels in int64.
+
+    Labels are (n,), one an image, or (n, H, W), one a pixel.
+    """
 
     images: NDArray[np.float32]
     labels: NDArray[np.int64]
@@ -113,10 +116,20 @@ def load(source: str) -> Dataset:
     with _naming(source):
         given, classes = _checked(reader.read(source))
         parts, notes = _complete(given)
-        train, validation, test = _normalised(parts)
+        return assembled(source, classes, parts, notes)
+
+
+def assembled(
+    name: str, classes: int, parts: Mapping[str, Part], notes: tuple[str, ...] = ()
+) -> Dataset:
+    """The data set of three parts, images (n, H, W, C), normalised by the train statistics.
+
+    Raises DataError unless each pixel is finite in float32.
+    """
+    train, validation, test = _normalised(parts)
     _, channels, height, width = train.images.shape
     shape = Shape(channels, height, width, classes)
-    return Dataset(source, shape, train, validation, test, _fingerprint(parts), notes)
+    return Dataset(name, shape, train, validation, test, _fingerprint(parts), notes)
 
 
 def names() -> dict[str, str]:

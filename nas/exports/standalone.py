@@ -172,7 +172,7 @@ def check(
     valid = " and ".join(f"Block({c}, {f})" for c, f in pairs) or "far away"
     raise ValueError(
         f"Block({in_channels}, {out_channels}) cannot be: the channels must be positive "
-        f"and divisible by the group numbers; the nearest valid are {valid}"
+        f"and divide as the operators ask; the nearest valid are {valid}"
     )
 
 

@@ -60,6 +60,12 @@ class Circulant(Itemised, ShapeKeeping):
         moved = (place.in_elements + weights + place.out_elements) * itemsize
         return (Line("fft", weights, mults, adds, moved),)
 
+    def sampled(self, place: Place, random: np.random.Generator) -> np.ndarray:
+        """Block (i, j) is stencil (j - i) mod C."""
+        stencils = random.standard_normal((place.channels, *self.window))
+        channels = np.arange(place.channels)
+        return stencils[(channels - channels[:, None]) % place.channels]
+
     def module(self, place: Place) -> nn.Module:
         from kernels.diffusion.fourier import circulant
         from spaces.modules import Weighted

@@ -70,12 +70,27 @@ class Composite(SummedConvolution):
         return registered(self.name) if self.digest is None else from_file(self.name, self.digest)
 
     @property
+    def masks(self) -> tuple[tuple[tuple[int, int, int], ...], ...]:
+        """Where each mask is 1: (channel, row, column)."""
+        return self.basis.entries
+
+    @property
+    def depth(self) -> int:
+        """Channels of a mask."""
+        return self.basis.depth
+
+    @property
+    def kernel(self) -> int:
+        """Rows and columns of a mask."""
+        return self.basis.kernel
+
+    @property
     def window(self) -> tuple[int, int]:
-        side = self.dilation * (self.basis.kernel - 1) + 1
+        side = self.dilation * (self.kernel - 1) + 1
         return (side, side)
 
     def why_invalid(self, place: Place) -> str | None:
-        depth = self.basis.depth
+        depth = self.depth
         if place.channels % depth:
             return (
                 f"{self}: masks over {depth} channels do not divide {place.channels} input "
@@ -109,7 +124,7 @@ class Composite(SummedConvolution):
     # ---- costs -------------------------------------------------------------------------------
 
     def _copies(self, place: Place) -> int:
-        return place.channels // self.basis.depth
+        return place.channels // self.depth
 
     def params(self, place: Place) -> int:
         return self._copies(place) * len(self.basis.masks) * place.features
@@ -118,22 +133,33 @@ class Composite(SummedConvolution):
         added = self.basis.ones - len(self.basis.masks)
         return self._copies(place) * added * place.height * place.width
 
+    def sampled(self, place: Place, random: np.random.Generator) -> np.ndarray:
+        """The masks, each at its weight."""
+        basis, d = self.basis, self.dilation
+        copies = self._copies(place)
+        weight = random.standard_normal((place.features, copies, len(basis.masks)))
+        summed = np.tensordot(weight, basis.masks.astype(float), axes=1)
+        kernel = np.zeros((place.features, place.channels, *self.window))
+        kernel[..., ::d, ::d] = summed.reshape(place.features, -1, basis.kernel, basis.kernel)
+        return kernel
+
     # ---- module ------------------------------------------------------------------------------
 
     def module(self, place: Place) -> nn.Module:
         from kernels.structured.composite import composite
         from spaces.modules import Weighted
 
-        basis, copies = self.basis, self._copies(place)
+        copies = self._copies(place)
         options = {
-            "masks": basis.entries,
-            "depth": basis.depth,
-            "kernel": basis.kernel,
+            "masks": self.masks,
+            "depth": self.depth,
+            "kernel": self.kernel,
             "stride": place.stride,
             "dilation": self.dilation,
         }
-        shape = (place.features, copies, len(basis.masks))
-        return Weighted(composite, {"weight": shape}, {"weight": copies * basis.ones}, options)
+        shape = (place.features, copies, len(self.masks))
+        fan_in = copies * sum(map(len, self.masks))
+        return Weighted(composite, {"weight": shape}, {"weight": fan_in}, options)
 
     @classmethod
     def examples(cls) -> tuple[Operator, ...]:

@@ -184,6 +184,7 @@ class Lean(GroupNumber):
             cls(q=1, stencil="9"),
             cls(q=4, stencil="5"),
             cls(g=1, stencil="1x3"),
+            cls(g=1, stencil="3x1"),
             cls(g=2, stencil="3x1"),
             cls(q=1, stencil="1x3"),
             cls(g=2, stencil="5", dilation=2),

@@ -81,6 +81,11 @@ class Shift(GroupedWindow):
     def mults(self, place: Place) -> int:
         return 0
 
+    def sampled(self, place: Place, random: np.random.Generator) -> np.ndarray:
+        """Ones, of which none is trained."""
+        kernel = super().sampled(place, random)
+        return np.where(kernel != 0, 1.0, 0.0)
+
     def module(self, place: Place) -> nn.Module:
         from kernels.shift.reference import shift
         from spaces.modules import Weighted

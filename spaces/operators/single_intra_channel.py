@@ -112,6 +112,20 @@ class SingleIntraChannel(Itemised, Subdivided):
             Line("shortcut", 0, 0, sums, 0),
         )
 
+    def sampled(self, place: Place, random: np.random.Generator) -> np.ndarray:
+        """The projection times the filters, and the input itself."""
+        c, f, half = place.channels, place.features, self.kernel // 2
+        if self.subdivided:
+            near = self._projection(place).reads(np.eye(c, dtype=bool)[..., None, None])[..., 0, 0]
+        else:
+            near = np.ones((f, c), bool)
+        projection = np.where(near, random.standard_normal((f, c)), 0)
+        spatial = random.standard_normal((c, *self.window))
+        kernel = projection[:, :, None, None] * spatial
+        if self.adds_input(place):
+            kernel[np.arange(c), np.arange(c), half, half] += 1
+        return np.asarray(kernel)
+
     def module(self, place: Place) -> nn.Module:
         from kernels.factorized.reference import single_intra_channel
         from spaces.modules import Weighted

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from spaces.grouped import GroupedWindow, GroupNumber
 from spaces.operator import DesignError, Operator, argument
 from spaces.operators.group import Group
@@ -106,6 +108,20 @@ class Structured(SummedConvolution, GroupNumber, GroupedWindow):
         """Inputs that one sum adds up."""
         depth = place.channels // self.groups(place) - self.kept(place) + 1
         return depth * (self.kernel - self.n + 1) ** 2
+
+    def sampled(self, place: Place, random: np.random.Generator) -> np.ndarray:
+        """Each weight spread over its cuboid of ones."""
+        g, c, n, d = self.groups(place), self.kept(place), self.n, self.dilation
+        depth, side = place.channels // g - c + 1, self.kernel - n + 1
+        weight = random.standard_normal((g, place.features // g, c, n, n))
+        own = np.zeros((*weight.shape[:2], place.channels // g, *self.window))
+        for at in np.ndindex(depth, side, side):
+            channel, row, column = at
+            rows, columns = (slice(d * x, d * (x + n - 1) + 1, d) for x in (row, column))
+            own[:, :, channel : channel + c, rows, columns] += weight
+        kernel = np.zeros((g, place.features // g, g, place.channels // g, *self.window))
+        kernel[np.arange(g), :, np.arange(g)] = own
+        return kernel.reshape(place.features, place.channels, *self.window)
 
     # ---- module ------------------------------------------------------------------------------
 

@@ -74,6 +74,12 @@ class Unraveled(Operator):
         sums = self.bases * place.channels + place.features
         return (self.params(place) - sums) * place.out_pixels
 
+    def sampled(self, place: Place, random: np.random.Generator) -> np.ndarray:
+        c, k = place.channels, self.kernel
+        spatial = random.standard_normal((c, self.bases, k, k))
+        projection = random.standard_normal((place.features, c, self.bases))
+        return np.einsum("fcb,cbyx->fcyx", projection, spatial)
+
     def module(self, place: Place) -> nn.Module:
         from torch import nn
 

@@ -405,11 +405,12 @@ def test_known_blocks_fit_or_say_why() -> None:
     for limits in (Limits(params=50_000), Limits(params=5_000), Limits(mults=10**6)):
         results = known_candidates(TASK, limits, 3)
         names = [result.candidate.known_as for result in results]
-        assert len(names) == 7
+        assert len(names) == 8
         for result in results:
             if isinstance(result, Sized):
                 assert limits.allow(result.cost)
-                assert result.why_incomplete() is None
+                whole = result.why_incomplete() is None
+                assert whole == (result.candidate.known_as != "LeanResNet")
             else:
                 assert result.reason
 
