@@ -138,9 +138,9 @@ def _watched(folder: Path, chosen: Any, as_json: bool) -> None:
     for note in result.notes:
         out.print(note)
     if result.best is not None and not result.interrupted:
-        winners = sorted(path for path in (folder / "winners").glob("*") if path.is_dir())
-        for path in winners[:1]:
-            out.print(f"winner: {result.best.design}, ready to use in {path}")
+        out.print(f"winner: {result.best.design}")
+        for code in sorted(folder.glob("winners/01-*/*.py")):
+            out.print(f"it runs without leanfield: python {code}", soft_wrap=True)
     elif result.interrupted:
         print(f"interrupted; go on with: leanfield search --resume {folder}", file=sys.stderr)
 
