@@ -135,18 +135,25 @@ def _watched(folder: Path, chosen: Any, as_json: bool) -> None:
         print(json.dumps(result.to_dict()))
         return
     out = report.console()
-    out.print(report.ranked_table(result.rows, f"{folder}: {report.summary(result.rows)}"))
+    leading = report.finalists(result.rows)
+    out.print(report.ranked_table(leading, f"{folder}: {report.summary(result.rows)}"))
+    if len(leading) < len(result.rows):
+        out.print(f"the rest of the table: leanfield show {folder}")
     for note in result.notes:
         out.print(note)
     if result.best is not None and not result.interrupted:
-        winners = sorted(path for path in (folder / "winners").glob("*") if path.is_dir())
-        for path in winners[:1]:
-            out.print(f"winner: {result.best.design}, ready to use in {path}")
+        out.print(f"winner: {result.best.design}")
+        for code in sorted(folder.glob("winners/01-*/*.py")):
+            out.print(f"it runs without leanfield: python {code}", soft_wrap=True)
     elif result.interrupted:
         print(f"interrupted; go on with: leanfield search --resume {folder}", file=sys.stderr)
 
 
-def show(run: Run, as_json: Json = False) -> None:
+def show(
+    run: Run,
+    top: Annotated[int | None, Option(min=1, help="rows to show; all unless given")] = None,
+    as_json: Json = False,
+) -> None:
     """The ranked table of a run, also of one that is not finished."""
     from nas import report
     from nas.driver import Result
@@ -156,7 +163,8 @@ def show(run: Run, as_json: Json = False) -> None:
     if as_json:
         print(json.dumps(Result(run, rows).to_dict()))
         return
-    report.console().print(report.ranked_table(rows, f"{run}: {report.summary(rows)}"))
+    title = f"{run}: {report.summary(rows)}"
+    report.console().print(report.ranked_table(rows[:top], title))
 
 
 def export(

@@ -21,9 +21,6 @@ Work = Callable[[Task], Mapping[str, Any]]
 T = TypeVar("T")
 ABROAD = (OSError, ImportError, DataError)
 """Errors of the machine, not of the task: they end the run instead of failing a design."""
-KEPT = 4 << 20
-"""From this size on glibc gives freed blocks back at once. By default it learns to keep all of a
-training's maps: 1.1 GiB a worker instead of 0.7, for 12 % less time."""
 DEATHS = 2
 """A task during which its worker process died so often is not tried again."""
 
@@ -50,7 +47,6 @@ class Workers(Pool):
     def __init__(self, count: int, ready: Callable[[], None] | None = None) -> None:
         context = multiprocessing.get_context("spawn")
         reader, self._writer = context.Pipe(duplex=False)
-        os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(KEPT))
         super().__init__(count, context, initializer=_begin, initargs=(reader, ready))
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:

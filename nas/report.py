@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -95,6 +95,12 @@ def ranked_table(rows: Iterable[Row], title: str) -> Table:
             style=style,
         )
     return table
+
+
+def finalists(rows: Sequence[Row]) -> list[Row]:
+    """The networks with the most seeds: the leaders and the known blocks."""
+    most = max((row.seeds for row in rows), default=0)
+    return [row for row in rows if row.seeds == most and row.state == "complete"]
 
 
 def summary(rows: Iterable[Row]) -> str:

@@ -88,7 +88,19 @@ def test_a_seed_settles_every_bit(optimiser: str) -> None:
     assert first.loss != other.loss
     assert first.failure is None
     assert first.accuracy == first.curve[-1]
-    assert len(first.curve) == 3
+    assert len(first.curve) == 1
+
+
+def test_listening_gives_the_curve_and_changes_nothing() -> None:
+    heard: list[float] = []
+    models = [small(), small()]
+    models[1].load_state_dict(models[0].state_dict())
+    deaf = train(models[0], blobs(), Schedule(3, 16), 0)
+    listened = train(
+        models[1], blobs(), Schedule(3, 16), 0, progress=lambda _, accuracy: heard.append(accuracy)
+    )
+    assert (listened.accuracy, listened.loss) == (deaf.accuracy, deaf.loss)
+    assert listened.curve == tuple(heard) and len(heard) == 3
 
 
 def test_the_order_depends_on_the_seed_of_training_alone() -> None:
@@ -159,7 +171,7 @@ def test_a_broken_loss_ends_the_run_at_once(value: float) -> None:
 def test_a_net_that_is_broken_in_evaluation_fails(value: float) -> None:
     outcome = train(Broken(value, training=False), blobs(), Schedule(2, 8), 0)
     assert outcome.accuracy is None
-    assert outcome.failure == "validation loss nan after epoch 1"
+    assert outcome.failure == "validation loss nan after epoch 2"
 
 
 def test_nan_in_the_data_is_an_outcome() -> None:
