@@ -12,11 +12,13 @@ Source: definitions (survivors of the funnel); the paper's own bottleneck has ra
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from spaces.design import Design
-
-SEED = 0
+from spaces.operator import Operator
+from spaces.place import Place
 
 
 def rank(design: Design, channels: int, out_channels: int | None = None) -> int | None:
@@ -30,14 +32,20 @@ def rank(design: Design, channels: int, out_channels: int | None = None) -> int 
     """
     if any(operator.kind == "step" for operator in design.operators):
         return None
-    random = np.random.default_rng(SEED)
     steps = design.places(channels, out_channels)
-    kernels = [step.item.sampled(step.place, random) for step in steps]
+    kernels = [_sampled(step.item, step.place, i) for i, step in enumerate(steps)]
     rows, columns = (1 + sum(kernel.shape[axis] - 1 for kernel in kernels) for axis in (2, 3))
-    patches = random.standard_normal((steps[-1].place.features, channels, rows, columns))
+    features = steps[-1].place.features
+    patches = np.random.default_rng(0).standard_normal((features, channels, rows, columns))
     for kernel in kernels:
         patches = _filtered(patches, kernel)
     return int(np.linalg.matrix_rank(patches[..., 0, 0]))
+
+
+@lru_cache(maxsize=512)
+def _sampled(item: Operator, place: Place, position: int) -> np.ndarray:
+    """Its kernel, with other weights at each position of a design."""
+    return item.sampled(place, np.random.default_rng(position + 1))
 
 
 def _filtered(patches: np.ndarray, kernel: np.ndarray) -> np.ndarray:

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from analysis.reach import Reach
+from analysis.rules import SameField, StrictGrowth
 from analysis.verdicts import Verdicts
 from spaces.rules import FOG, Composition, Passes, Rejection, Rule, ordinal
+from spaces.symbols import operator_of, with_kernel
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,9 @@ class SizeReached(Rule):
         target = self.choices.target
         if (reason := self.choices.why_invalid(composition)) is not None:
             return Rejection(self.name, reason, {"largest": None, "target": target})
+        if self._reads_plane(composition):
+            reason = f"it reads the whole plane, more than the window of {target}"
+            return Rejection(self.name, reason, {"largest": None, "target": target})
         fields = self.choices.fields
         sizes = {fields.seen(cuts[-1]).size for _, cuts in self.choices.paths(composition)}
         fitting = [size for size in sizes if max(size[:2]) <= self.choices.kernel]
@@ -42,6 +48,10 @@ class SizeReached(Rule):
             largest = min(sizes, key=lambda size: (max(size[:2]), size))
             reason = f"with every choice of group numbers the window exceeds {target}: {largest}"
         return Rejection(self.name, reason, {"largest": largest, "target": target})
+
+    def _reads_plane(self, composition: Composition) -> bool:
+        kernel = self.choices.kernel
+        return any(with_kernel(operator_of(s), kernel).window is None for s in composition)
 
 
 @dataclass(frozen=True)
@@ -117,3 +127,17 @@ class Growth(Rule):
         if len(positions) > 1:
             reason = f"for every choice of group numbers{which} one of {names} never {what}"
         return Rejection(self.name, reason, {"operators": positions})
+
+
+def field_rule(reach: Reach | Verdicts) -> Rule:
+    """That the target is hit."""
+    if isinstance(reach, Reach):
+        return SameField(reach)
+    return SizeReached(reach) if reach.by_size else WindowCovered(reach)
+
+
+def growth_rule(reach: Reach | Verdicts, *, to_target: bool) -> Rule:
+    """That each operator brings the target nearer."""
+    if isinstance(reach, Reach):
+        return StrictGrowth(reach, to_target)
+    return Growth(reach, to_target)

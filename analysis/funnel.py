@@ -41,8 +41,8 @@ BOXES = frozenset(("STD", *VOCABULARY))
 TARGET_RULES = frozenset(("field", "covers"))
 MAX_LENGTH = 6
 ENLARGED_LENGTH = 4
-LARGEST = 10**8
-"""Compositions that a table holds; more would take minutes and gigabytes."""
+LARGEST = 10**7
+"""Compositions that a table holds; more would take minutes."""
 
 INNER = Fraction(1, 4)
 START = "compositions"
@@ -103,21 +103,6 @@ class Stage:
         return Verdict(family, True, None, reason, None)
 
 
-def field_rule(reach: Reach | Verdicts) -> Rule:
-    """That the target is hit."""
-    if isinstance(reach, Reach):
-        return field_rules.SameField(reach)
-    return (exact_rules.SizeReached if reach.by_size else exact_rules.WindowCovered)(reach)
-
-
-def growth_rule(reach: Reach | Verdicts, off: frozenset[str]) -> Rule:
-    """That each operator brings the target nearer."""
-    to_target = not off & TARGET_RULES
-    if isinstance(reach, Reach):
-        return field_rules.StrictGrowth(reach, to_target)
-    return exact_rules.Growth(reach, to_target)
-
-
 def plain_rules(
     reach: Reach | Verdicts, vocabulary: tuple[str, ...], off: frozenset[str]
 ) -> list[Rule]:
@@ -129,8 +114,8 @@ def plain_rules(
 
     return [
         patterns.Repeats(),
-        field_rule(reach),
-        growth_rule(reach, off),
+        exact_rules.field_rule(reach),
+        exact_rules.growth_rule(reach, to_target=not off & TARGET_RULES),
         field_rules.Subsequence(reach),
         field_rules.DepthwiseInstead(),
         patterns.Mirror(vocabulary, cost),
@@ -142,8 +127,8 @@ def bottleneck_rules(reach: Reach | Verdicts, off: frozenset[str]) -> list[Rule]
     return [
         patterns.Repeats(),
         patterns.Ends(),
-        field_rule(reach),
-        growth_rule(reach, off),
+        exact_rules.field_rule(reach),
+        exact_rules.growth_rule(reach, to_target=not off & TARGET_RULES),
         patterns.Palindrome(),
         field_rules.DepthwiseInstead(),
     ]
@@ -242,6 +227,16 @@ class Funnel:
         }
 
 
+def is_papers(names: Sequence[str]) -> bool:
+    """Whether a vocabulary holds no more than the paper's operators, the dense one included."""
+    return BOXES.issuperset(names)
+
+
+def default_target(names: Sequence[str]) -> str:
+    """`size` for the paper's operators, `covers` for others."""
+    return SIZE if is_papers(names) else COVERS
+
+
 def funnel(
     channels: int,
     *,
@@ -266,16 +261,15 @@ def funnel(
     if kernel < 3 or kernel % 2 == 0:
         raise DesignError(f"kernel size {kernel} is not one of 3, 5, 7, ...")
     names = every_symbol(kernel) if vocabulary == "all" else symbols(vocabulary)
-    boxes = BOXES.issuperset(names)
     if max_length is None:
-        max_length = MAX_LENGTH if boxes else ENLARGED_LENGTH
-    target = target or (SIZE if boxes else COVERS)
+        max_length = MAX_LENGTH if is_papers(names) else ENLARGED_LENGTH
+    target = default_target(names) if target is None else target
     if target not in TARGETS:
         raise DesignError(f"no target is called {target!r}; valid are {', '.join(TARGETS)}")
     left_out = frozenset(off)
 
     def fields(inner: Fraction | None) -> Reach | Verdicts:
-        if boxes and target == SIZE:
+        if is_papers(names) and target == SIZE:
             return Reach(channels, kernel, inner)
         if (size := len(Space(names, max_length))) > LARGEST:
             raise DesignError(

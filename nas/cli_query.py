@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from typer import Argument, BadParameter, Exit, Option
 
-from spaces.design import Design, parse
+from spaces.design import Design, parse, split_outside_brackets
 from spaces.operator import DesignError
 
 Text = Annotated[str, Argument(metavar="DESIGN", help="e.g. 'PWG(4)+DW+PWG(4)@1/4'")]
@@ -57,8 +57,15 @@ def settled(text: str, channels: int, out_channels: int | None) -> Design:
 
 def funnel(
     channels: Channels = 64,
-    max_length: Annotated[int, Option(min=1, help="operators in a design at most")] = 6,
-    vocabulary: Annotated[str, Option(help="operators, separated by commas")] = "GC,DW,PW,PWG",
+    max_length: Annotated[
+        int | None, Option(min=1, help="operators in a design at most: 6, in others 4")
+    ] = None,
+    vocabulary: Annotated[
+        str, Option(help="operators, separated by commas, e.g. 'PW,LEAN(s=5)', or all")
+    ] = "GC,DW,PW,PWG",
+    target: Annotated[
+        str | None, Option(help="size (the paper's) or covers; both for other vocabularies")
+    ] = None,
     kernel: Annotated[int, Option(min=1, help="kernel size of the dense convolution")] = 3,
     off: Annotated[list[str] | None, Option(help="switch a rule off (may be repeated)")] = None,
     why: Annotated[
@@ -67,16 +74,29 @@ def funnel(
     as_json: Json = False,
 ) -> None:
     """From all compositions to the few that are worth trying, with a reason for each removal."""
+    from analysis.funnel import default_target, is_papers
     from analysis.funnel import funnel as run_funnel
-    from spaces.vocabulary import symbols
+    from nas import funnel_report
+    from spaces.symbols import every_symbol, symbols
 
-    result = run_funnel(
-        channels,
-        vocabulary=symbols(vocabulary.split(",")),
-        max_length=max_length,
-        kernel=kernel,
-        off=tuple(off or ()),
-    )
+    names = split_outside_brackets(vocabulary, ",")
+    words = every_symbol(kernel) if names == ["all"] else symbols(names)
+    arguments: dict[str, Any] = {
+        "channels": channels,
+        "vocabulary": words,
+        "max_length": max_length,
+        "kernel": kernel,
+        "off": tuple(off or ()),
+    }
+    if target is None and why is None and not is_papers(words):
+        report = funnel_report.both_targets(arguments, default_target(words))
+        if as_json:
+            emit(report)
+            return
+        for each in (report, report["other_target"]):
+            print(*funnel_report.lines(each), "", sep="\n")
+        return
+    result = run_funnel(**arguments, target=target)
     if why is not None:
         verdict = result.why(why)
         facts = {"kept": verdict.kept, "rule": verdict.rule, "reason": verdict.reason}
@@ -87,7 +107,10 @@ def funnel(
             print(f"{why}: {head}. {verdict.reason or ''}".rstrip())
         return
     if as_json:
-        emit(result.as_dict())
+        emit(funnel_report.with_survivors(result))
+        return
+    if not is_papers(words):
+        print(*funnel_report.lines(funnel_report.with_survivors(result)), sep="\n")
         return
     print(f"{'pass':<12}{'rule':<14}{'kept':>8}{'removed':>10}")
     for s in result.steps:
