@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```console\n\$ (.*?)\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
-FIXED = ("field", "cost", "optimum", "funnel")
+FIXED = ("field", "cost", "optimum", "funnel", "network", "tables")
 RUNS = ("search", "show", "export")
 
 
