@@ -8,12 +8,16 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from typing import cast
 
 import typer
 
 from kernels.backends import MissingComponentError
 from nas import cli_query, cli_search, cli_tables
 from nas.budget import BudgetError
+
+UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])
+"""What typer raises for arguments that do not fit, of which BadParameter is one kind."""
 
 app = typer.Typer(
     name="leanfield",
@@ -41,20 +45,27 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; errors become one sentence on standard error."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        app(words, prog_name="leanfield")
-    except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else 1
+        return app(words, prog_name="leanfield", standalone_mode=False) or 0
+    except UsageError as error:
+        error.show()
+        return _fail(words, error.format_message(), 2, shown=True)
+    except typer.Abort:
+        return 1
     except BudgetError as error:
         return _fail(words, str(error), 3, nearest=error.nearest_facts())
     except MissingComponentError as error:
         return _fail(words, str(error), 4)
+    except MemoryError as error:
+        return _fail(words, f"this takes more memory than there is: {error}", 2)
     except (ValueError, OSError) as error:
         return _fail(words, str(error), 2)
-    return 0
 
 
-def _fail(words: Sequence[str], sentence: str, code: int, **facts: object) -> int:
-    print(f"leanfield: {sentence}", file=sys.stderr)
+def _fail(
+    words: Sequence[str], sentence: str, code: int, *, shown: bool = False, **facts: object
+) -> int:
+    if not shown:
+        print(f"leanfield: {sentence}", file=sys.stderr)
     if "--json" in words:
         print(json.dumps({"error": sentence, "exit_code": code, **facts}))
     return code

@@ -145,8 +145,6 @@ def _watched(folder: Path, chosen: Any, as_json: bool) -> None:
         out.print(f"winner: {result.best.design}")
         for code in sorted(folder.glob("winners/01-*/*.py")):
             out.print(f"it runs without leanfield: python {code}", soft_wrap=True)
-    elif result.interrupted:
-        print(f"interrupted; go on with: leanfield search --resume {folder}", file=sys.stderr)
 
 
 def show(
@@ -164,7 +162,11 @@ def show(
         print(json.dumps(Result(run, rows).to_dict()))
         return
     title = f"{run}: {report.summary(rows)}"
-    report.console().print(report.ranked_table(rows[:top], title))
+    out = report.console()
+    out.print(report.ranked_table(rows[:top], title))
+    for row in () if top else rows:
+        if row.state != "complete":
+            out.print(f"{row.state}: {row.design}: {row.reason}", style="dim")
 
 
 def export(
@@ -183,3 +185,5 @@ def export(
         return
     for path in files:
         print(path)
+    if not any(path.suffix == ".safetensors" for path in files):
+        print(f"without weights: rank {rank} is no finalist of {run}", file=sys.stderr)

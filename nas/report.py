@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from nas.limits import show_seconds
 from nas.study import Training
 from nas.table import Row
 
@@ -75,6 +76,9 @@ def ranked_table(rows: Iterable[Row], title: str) -> Table:
         table.add_column(name, justify=side, no_wrap=True)  # type: ignore[arg-type]
     trained = [row for row in rows if row.state != "infeasible"]
     most = max((row.seeds for row in trained), default=0)
+    timed = any(row.latency is not None for row in trained)
+    if timed:
+        table.add_column("latency", justify="right", no_wrap=True)
     for row in trained:
         style = "" if row.seeds == most else "dim"
         if row.rank == 1:
@@ -92,6 +96,7 @@ def ranked_table(rows: Iterable[Row], title: str) -> Table:
             percent(row) if row.state == "complete" else "failed",
             str(row.seeds),
             f"{100 * row.test_accuracy:.1f}" if row.test_accuracy is not None else "",
+            *([show_seconds(row.latency) if row.latency is not None else "-"] if timed else []),
             style=style,
         )
     return table

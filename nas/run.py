@@ -106,8 +106,8 @@ class RunFolder:
         """A new folder, owned and empty; raises RunError where it exists or cannot be written."""
         made = tuple(folder for folder in (path, *path.parents) if not folder.exists())
         if path.exists() and (not path.is_dir() or {p.name for p in path.iterdir()} - {"lock"}):
-            hint = f"; go on with --resume {path}" if (path / "run.json").is_file() else ""
-            raise RunError(f"{path} exists already{hint} or choose another folder")
+            go_on = f"go on with --resume {path} or " if (path / "run.json").is_file() else ""
+            raise RunError(f"{path} exists already; {go_on}choose another folder")
         try:
             path.mkdir(parents=True, exist_ok=True)
             lock = _locked(path)
