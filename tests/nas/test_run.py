@@ -45,7 +45,7 @@ def test_settings_name_every_invalid_value() -> None:
 
 def test_existing_folder_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(RunError, match="exists already or choose another"):
+    with pytest.raises(RunError, match="exists already; choose another"):
         RunFolder.create(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
 
