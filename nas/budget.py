@@ -39,7 +39,7 @@ TIMINGS = 6
 """Timings of one candidate at most."""
 
 INCOMPLETE = 16
-"""Widths in a row that fit and see too little before a candidate is given up."""
+"""Widths that fit and see too little before the widest is looked for from the narrowest on."""
 
 E = TypeVar("E", bound=Entry)
 
@@ -107,21 +107,31 @@ def solve(
     if at_most is not None and candidate.design.is_family and last >= 0:
         least = ladder.floor(candidate, task, low + last * unit).params
         limits = replace(limits, params=min(math.ceil(least), limits.params or math.ceil(least)))
-    incomplete: list[str] = []
-    for index in range(last, -1, -1):
+
+    def judged(index: int) -> tuple[Sized, str | None] | None:
+        """The network and why it is incomplete; None where it cannot stand or breaks a limit."""
         sized = candidate.sized(task, low + index * unit)
         if not ladder.stands(candidate, sized.width):
-            continue
+            return None
         try:
             if not limits.allow(sized.cost):
-                continue
-            reason = None if allow_incomplete else sized.why_incomplete()
+                return None
+            return sized, None if allow_incomplete else sized.why_incomplete()
         except DesignError as error:
-            reason = str(error)
+            return sized, str(error)
+
+    incomplete: list[str] = []
+    for index in range(last, -1, -1):
+        if (found := judged(index)) is None:
+            continue
+        sized, reason = found
         if reason is None:
             return sized
         incomplete.append(f"at width {sized.width} {reason}")
         if len(incomplete) == INCOMPLETE:
+            narrow = widest_index(lambda i: (f := judged(i)) is not None and f[1] is None, index)
+            if narrow >= 0 and (found := judged(narrow)) is not None:
+                return found[0]
             break
     return _refusal(candidate, task, limits, low, at_most, incomplete)
 

@@ -105,6 +105,8 @@ class Driver:
             write_table(path, found)
             if ended:
                 self._run.finish()
+        if self._plan.how_timed:
+            self._note(f"latency: {self._plan.how_timed}")
         return Result(path, found, not ended, tuple(self._notes))
 
     # ---- phases ------------------------------------------------------------------------------
@@ -122,10 +124,11 @@ class Driver:
             entry = found if isinstance(found, Refusal) else self._plan.timed(found)
             if isinstance(entry, Refusal):
                 self._refuse_known(name, entry.candidate, entry.reason)
-            elif (first := names.setdefault(entry.key, name)) != name:
-                reason = f"within the limits the same network as {first}"
+            elif entry.key in names:
+                reason = f"within the limits the same network as {names[entry.key]}"
                 self._refuse_known(name, entry.candidate, reason)
             else:
+                names[entry.key] = name
                 pending.append(Job(entry, known_as=name))
         self._observer.phase("known", len(pending))
         for job in pending:

@@ -69,10 +69,12 @@ def storage_errors(folder: Path) -> Iterator[None]:
 
 def _storage_cause(error: BaseException | None) -> Exception | None:
     """The error of the operating system or of SQLite that lies below `error`, if one does."""
-    while error is not None:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
         if isinstance(error, (OSError, sqlite3.Error)):
             return error
-        error = error.__cause__ or error.__context__
+        seen.add(id(error))
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return None
 
 

@@ -47,10 +47,11 @@ def known_candidates(
 
 def _forms(known: Known, stages: int) -> Iterator[Candidate]:
     """The block with its published number of groups and with each smaller one down to two."""
-    for groups in range(_groups(known.design), 0, -1):
+    published = _groups(known.design)
+    for groups in range(published, min(published, 2) - 1, -1):
         name, design = known.name, known.design
-        if groups != _groups(known.design):
-            name = f"{name} ({groups} group{'s' * (groups > 1)})"
+        if groups != published:
+            name = f"{name} ({groups} groups)"
             design = _with_groups(design, groups)
         for depth in DEPTHS:
             yield Candidate(design, (depth,) * stages, known.inner, name)

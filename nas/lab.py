@@ -7,6 +7,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any
 
+from kernels.backends import MissingComponentError
 from nas.candidates import Entry
 from nas.executors import Crew, MachineError, Task
 from nas.files import RunError, storage_errors
@@ -113,9 +114,11 @@ class Lab:
             with self._interrupts.heard():
                 return self._crew.next()
         except MachineError as error:
-            with storage_errors(self._run.path):
-                raise error.__cause__ or error from None
-            raise
+            cause = error.__cause__ or error
+        with storage_errors(self._run.path):
+            if isinstance(cause, ImportError):
+                raise MissingComponentError(f"a training needs what is not installed: {cause}")
+            raise cause
 
     def _task(self, entry: Entry, repeat: int) -> Task:
         record = self._run.record

@@ -18,6 +18,7 @@ numbers are one, g or q = 16 2^first as in LeanConvNets; "optimal" is the cheape
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -199,7 +200,8 @@ class Space:
         yield from dict.fromkeys(decoded)
 
     def _reference(self, family: Design, blocks: tuple[int, ...]) -> tuple[int, int]:
-        """The powers of two at which constant numbers and constant sizes are optimal.
+        """The widths at which constant numbers and constant sizes are optimal: powers of two, times
+        what else the inner width needs to be whole.
 
         The first is the largest whose numbers give a complete network within the limits. The
         second is what the last stage has in the widest network of optimal numbers, rounded up:
@@ -209,13 +211,14 @@ class Space:
             limits = self.limits.expected
             widest = solve(Candidate(starred(family), blocks), self.task, limits)
             width = SMALLEST if isinstance(widest, Refusal) else max(SMALLEST, widest.width)
-            low = 2 ** (width.bit_length() - 1)
-            while low > SMALLEST:
+            unit = math.lcm(SMALLEST, 1 if family.inner is None else family.inner.denominator)
+            low = unit * 2 ** max(0, (width // unit).bit_length() - 1)
+            while low > unit:
                 numbers = with_groups(family, shifted_optimum(family, low))
                 if isinstance(solve(Candidate(numbers, blocks), self.task, limits), Sized):
                     break
                 low //= 2
-            high = 2 ** (width - 1).bit_length() * 2 ** (self.stages - 1)
+            high = unit * 2 ** (-(-width // unit) - 1).bit_length() * 2 ** (self.stages - 1)
             self._references[family, blocks] = low, high
         return self._references[family, blocks]
 

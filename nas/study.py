@@ -134,9 +134,10 @@ class Proposals:
                 if row is not None:
                     self._tell(trial.number, row)
                     continue
-                if trial.params:
+                genes = trial.system_attrs.get("fixed_params", {}) | trial.params
+                if genes:
                     attrs = {"retry_of": trial.number} | ({"settled": settled} if settled else {})
-                    self._study.enqueue_trial(trial.params, user_attrs=attrs)
+                    self._study.enqueue_trial(genes, user_attrs=attrs)
                 self._study.tell(trial.number, state=TrialState.FAIL)
 
     def ask(self) -> Proposal:

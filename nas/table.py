@@ -55,8 +55,8 @@ def rows(
 ) -> list[Row]:
     """Ranked networks first, then failed ones, then the infeasible designs with their reasons.
 
-    Rank: finalists, who have more seeds, before the others; then by mean accuracy; then the
-    smaller network.
+    Rank: finalists, who were trained with further seeds, before the others; then by mean accuracy
+    over the seeds that did not fail; then the smaller network.
     """
     grouped: defaultdict[str, list[Training]] = defaultdict(list)
     infeasible = []
@@ -67,13 +67,13 @@ def rows(
             infeasible.append(_infeasible(training.facts, training.known_as, training.reason))
     infeasible += [_infeasible(one, None, one["reason"]) for one in refused]
     found = [_row(group, tests.get(key)) for key, group in grouped.items()]
-    complete = sorted((row for row in found if row.state == "complete"), key=_order)
+    tried = {key: len(group) for key, group in grouped.items()}
+    complete = sorted(
+        (row for row in found if row.state == "complete"),
+        key=lambda row: (-tried[row.key or ""], -(row.accuracy or 0.0), row.params, row.key),
+    )
     ranked = [Row(**{**vars(row), "rank": rank}) for rank, row in enumerate(complete, start=1)]
     return ranked + [row for row in found if row.state == "failed"] + infeasible
-
-
-def _order(row: Row) -> tuple[Any, ...]:
-    return -row.seeds, -(row.accuracy or 0.0), row.params, row.key
 
 
 def _row(trainings: list[Training], test_accuracy: float | None) -> Row:

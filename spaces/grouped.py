@@ -173,11 +173,6 @@ class GroupNumber(Operator):
     def is_open(self) -> bool:
         return self.q is None and not isinstance(self.g, int)
 
-    @property
-    def is_starred(self) -> bool:
-        """Whether the optimum of each layer is to fill in the group number."""
-        return self.g == STAR
-
     def number(self, place: Place) -> int:
         """The group number here. Raises DesignError where it is open."""
         if self.q is not None:

@@ -427,3 +427,10 @@ def test_a_group_number_that_does_not_fit_is_lowered_and_named() -> None:
     roomy = known_candidates(TASK, Limits(params=10**6), 3)
     assert all("groups" not in str(result.candidate.known_as) for result in roomy)
     assert all(result.candidate.blocks == (2, 2, 2) for result in roomy)
+
+
+def test_a_design_that_is_complete_only_when_narrow_is_found() -> None:
+    """Many wide networks that see too little do not hide a narrow one that sees all."""
+    found = solve(Candidate(parse("GC(q=32)~+PWG(q=32)"), (1,)), TASK, Limits(params=10**7))
+    assert isinstance(found, Sized), found
+    assert found.why_incomplete() is None

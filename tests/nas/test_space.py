@@ -181,3 +181,10 @@ def test_even_a_hopeless_budget_leaves_genomes_that_decode() -> None:
     rng = random.Random(0)
     for _ in range(20):
         assert isinstance(solve(space.decode(random_genes(space, rng)), TASK, limits), Refusal)
+
+
+@pytest.mark.parametrize("ratio", ["1/3", "2/3", "1/12", "3/5"])
+def test_an_included_ratio_may_be_any(ratio: str) -> None:
+    """Each genome of the widened space still decodes."""
+    space = space_for(TASK, Limits(params=50_000), 3, include=[f"PWG+DW+PWG@{ratio}"])
+    assert any(str(c.design).endswith(f"@{ratio}") for c in space.candidates())
