@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c const
 .DELETE_ON_ERROR:
 
 search: $(VENV)/.core
-	$(BIN)/leanfield search --data hard-digits --max-params 50k
+	$(BIN)/leanfield search --data hard-digits --max-params 50k --workers 2
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
