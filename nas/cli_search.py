@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -56,6 +57,7 @@ def search(
     as_json: Json = False,
 ) -> None:
     """Find the block that is best under a budget, beside the known ones."""
+    from nas.limits import Limits
     from nas.run import settings
 
     asked = {
@@ -86,31 +88,9 @@ def search(
             raise ValueError(f"--resume takes everything from {resume}; leave out {words}")
         _watched(resume, None, as_json)
     else:
-        chosen = settings(**_amounts(given))
-        _watched(out or _new_folder(), chosen, as_json)
-
-
-def _amounts(given: dict[str, Any]) -> dict[str, Any]:
-    """The limits as numbers. Raises ValueError for what does not read."""
-    from nas.limits import BYTES, SECONDS, quantity
-
-    units = {"max_traffic": BYTES, "max_latency": SECONDS}
-    numbers = dict(given)
-    for name in ("max_params", "max_mults", "max_traffic"):
-        if name in given:
-            option = "--" + name.replace("_", "-")
-            try:
-                numbers[name] = int(
-                    quantity(given[name], units[name]) if name in units else quantity(given[name])
-                )
-            except ValueError as error:
-                raise ValueError(f"{option}: {error}") from None
-    if "max_latency" in given:
-        try:
-            numbers["max_latency"] = float(quantity(given["max_latency"], SECONDS))
-        except ValueError as error:
-            raise ValueError(f"--max-latency: {error}") from None
-    return numbers
+        limits = Limits.read(max_params, max_mults, max_traffic, max_latency)
+        amounts = {f"max_{name}": value for name, value in asdict(limits).items()}
+        _watched(out or _new_folder(), settings(**(given | amounts)), as_json)
 
 
 def _new_folder() -> Path:

@@ -81,15 +81,16 @@ def write_winner(folder: RunFolder, row: Row, training: Training, trained: Entry
         write_atomically(target / "weights.safetensors", weights.read_bytes())
         write_atomically(target / "network.json", json.dumps(spec, indent=2).encode() + b"\n")
         if isinstance(trained, Sized):
-            code = python.render(trained, "weights.safetensors", _facts(folder, row))
+            facts = training_facts(folder.record.settings.data, row)
+            code = python.render(trained, "weights.safetensors", facts)
             write_atomically(target / f"{name}.py", code.encode())
     return target
 
 
-def _facts(folder: RunFolder, row: Row) -> dict[str, Any]:
-    """What the stand-alone code says of its training."""
+def training_facts(data: str, row: Row) -> dict[str, Any]:
+    """What an exported file says of its training."""
     return {
-        "data": folder.record.settings.data,
+        "data": data,
         "accuracy": row.accuracy,
         "test_accuracy": row.test_accuracy,
         "seeds": row.seeds,

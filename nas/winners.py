@@ -8,6 +8,7 @@ from pathlib import Path
 from nas.candidates import SCHEMA, Sized
 from nas.exports import export
 from nas.files import RunError
+from nas.finals import training_facts
 from nas.run import read_record
 from nas.table import Row, table
 
@@ -25,12 +26,7 @@ def export_rank(folder: Path, rank: int, out: Path, format: str = "python") -> l
         raise RunError(f"{folder} has no rank {rank}; {found}")
     if row.network is None or row.network.get("schema") != SCHEMA or "design" not in row.network:
         raise RunError(f"rank {rank} is {row.design}, your own block: there is nothing to export")
-    facts = {
-        "data": read_record(folder).settings.data,
-        "accuracy": row.accuracy,
-        "test_accuracy": row.test_accuracy,
-        "seeds": row.seeds,
-    }
+    facts = training_facts(read_record(folder).settings.data, row)
     kept = winner_folder(folder, row)
     if kept is None:
         return export(Sized.from_dict(dict(row.network)), None, out, format, facts)
