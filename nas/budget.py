@@ -36,6 +36,7 @@ __all__ = [
 ]
 
 TIMINGS = 6
+GUESSES = 4
 """Timings of one candidate at most."""
 
 INCOMPLETE = 16
@@ -190,23 +191,30 @@ def nearest_feasible(results: Iterable[Entry | Refusal], limits: Limits) -> Entr
     return min(standing, key=lambda entry: (limits.analytic.excess(entry.cost), entry.key))
 
 
+def usual_seconds(entry: Entry) -> float:
+    """A guess at what one image takes where no profile of the device is known."""
+    return entry.cost.mults / USUAL
+
+
 def within_latency(
     sized: E,
     limits: Limits,
     measure: Callable[[E], float],
     refit: Callable[[int], E | Refusal],
+    expect: Callable[[E], float] = usual_seconds,
 ) -> E | Refusal:
     """The widest of at most 6 timed networks that meets the latency limit too.
 
     sized: the widest within the analytic limits. measure: seconds for one image. refit: the
-    widest within the analytic limits that is no wider than a width. The search takes latency as
-    proportional to a power of the width between the timed ones and corrects itself.
+    widest within the analytic limits that is no wider than a width. expect: seconds as guessed; it
+    settles which network is timed first. The search takes latency as proportional to a power of
+    the width between the timed ones and corrects itself.
     """
     if limits.latency is None:
         return sized
     timed: dict[int, float] = {}
     best: E | None = None
-    fastest = entry = _first_guess(sized, limits, refit)
+    fastest = entry = _first_guess(sized, limits.latency, refit, expect)
     while True:
         timed[entry.width] = measure(entry)
         fastest = min(fastest, entry, key=lambda one: timed[one.width])
@@ -228,13 +236,20 @@ def within_latency(
     )
 
 
-def _first_guess(sized: E, limits: Limits, refit: Callable[[int], E | Refusal]) -> E:
-    """The widest, unless no usual device could run it in many times the limit."""
-    usual = USUAL * (limits.latency or 0)
-    if sized.cost.mults <= usual:
-        return sized
-    narrower = refit(int(sized.width * (usual / sized.cost.mults) ** 0.5))
-    return sized if isinstance(narrower, Refusal) else narrower
+def _first_guess(
+    sized: E, limit: float, refit: Callable[[int], E | Refusal], expect: Callable[[E], float]
+) -> E:
+    """The widest, or a narrower one that is expected to meet the limit."""
+    entry = sized
+    for _ in range(GUESSES):
+        seconds = expect(entry)
+        if seconds <= limit:
+            break
+        narrower = refit(min(entry.width - 1, int(entry.width * (limit / seconds) ** 0.5)))
+        if isinstance(narrower, Refusal):
+            break
+        entry = narrower
+    return entry
 
 
 def _next_guess(

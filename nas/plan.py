@@ -7,7 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from nas.budget import BudgetError, Refusal, nearest_feasible, solve, within_latency
+from nas.budget import (
+    BudgetError,
+    Refusal,
+    nearest_feasible,
+    solve,
+    usual_seconds,
+    within_latency,
+)
 from nas.candidates import Candidate, Contender, Entry, Sized, Task
 from nas.datasets import describe
 from nas.files import RunError
@@ -65,7 +72,7 @@ class Plan:
         def refit(width: int) -> Entry | Refusal:
             return self._analytic(entry.candidate, width)
 
-        return within_latency(entry, self.limits, self.measure, refit)
+        return within_latency(entry, self.limits, self.measure, refit, self.expect)
 
     def _analytic(self, candidate: Contender, at_most: int | None = None) -> Entry | Refusal:
         if isinstance(candidate, RivalCandidate):
@@ -102,6 +109,17 @@ class Plan:
                 found.append((self.measure(entry.nearest), entry.nearest))
         seconds, nearest = min(found, key=lambda one: one[0])
         raise TooSlowError(self.limits, nearest, seconds)
+
+    def expect(self, entry: Entry) -> float:
+        """Seconds for one image by the profile of this machine, a usual guess where it has none."""
+        from nas.profile import Profile, default_path
+
+        path = default_path()
+        if not path.exists():
+            return usual_seconds(entry)
+        from nas.roofline import estimate
+
+        return estimate(entry.module(seed=0), (1, *entry.task.input), Profile.read(path))
 
     def measure(self, entry: Entry) -> float:
         """Seconds for one image on this machine, timed once a network."""
