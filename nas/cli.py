@@ -13,7 +13,7 @@ from typing import cast
 import typer
 
 from kernels.backends import MissingComponentError
-from nas import cli_query, cli_search, cli_tables
+from nas import cli_calibrate, cli_query, cli_search, cli_tables, cli_train
 from nas.budget import BudgetError
 
 UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])
@@ -30,11 +30,13 @@ for _command in (
     cli_search.search,
     cli_search.show,
     cli_search.export,
+    cli_train.train,
     cli_query.funnel,
     cli_query.field,
     cli_query.cost,
     cli_query.optimum,
     cli_query.doctor,
+    cli_calibrate.calibrate,
     cli_tables.tables,
     cli_tables.network,
 ):

@@ -20,7 +20,7 @@ HOMES = {
     "pandas": ("nas/",),
     "typer": ("nas/cli",),
     "pydantic": ("nas/",),
-    "safetensors": ("nas/exports/", "nas/trainer.py", "nas/winners.py"),
+    "safetensors": ("nas/exports/", "nas/trainer.py", "nas/training/", "nas/winners.py"),
     "sklearn": ("nas/datasets/",),
     "PIL": ("nas/datasets/",),
 }

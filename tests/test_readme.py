@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```console\n\$ (.*?)\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
 FIXED = ("field", "cost", "optimum", "funnel", "network", "tables")
-RUNS = ("search", "show", "export")
+RUNS = ("search", "show", "export", "train")
 
 
 def leanfield(line: str, folder: Path) -> subprocess.CompletedProcess[str]:

@@ -16,17 +16,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from nas.datasets import DataError, Part, Shape
+from nas.datasets.pictures import SUFFIXES, picture_files, pixels, stacked
 
 NAME = "FOLDER"
 ABOUT = "a folder of images: FOLDER/CLASS/*.png, or FOLDER/{train,val,test}/CLASS/*.png"
+GENERAL = True
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 FOLDERS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
-GRAY = {"1", "L", "LA", "La"}
-GRAY_DEEP = {"I", "F", "I;16", "I;16L", "I;16B", "I;16N"}
 
 
 def accepts(source: str) -> bool:
@@ -36,20 +34,20 @@ def accepts(source: str) -> bool:
 def describe(source: str) -> Shape:
     files = _files(source)
     classes = list(files["train"])
-    height, width, channels = _pixels(files["train"][classes[0]][0]).shape
+    height, width, channels = _opened(files["train"][classes[0]][0])[1].shape
     return Shape(channels, height, width, len(classes))
 
 
 def read(source: str) -> Mapping[str, Part]:
     files = _files(source)
     classes = {name: label for label, name in enumerate(files["train"])}
-    first = next(iter(files["train"].values()))[0]
-    model = _pixels(first)
+    model = _opened(next(iter(files["train"].values()))[0])
     parts = {}
     for part, folders in files.items():
-        images = [_alike(path, first, model) for paths in folders.values() for path in paths]
-        labels = [classes[name] for name, paths in folders.items() for _ in paths]
-        parts[part] = Part(np.stack(images), np.array(labels))
+        paths = [path for found in folders.values() for path in found]
+        labels = [classes[name] for name, found in folders.items() for _ in found]
+        images = stacked(map(_opened, paths), len(paths), model)
+        parts[part] = Part(images, np.array(labels))
     return parts
 
 
@@ -82,11 +80,7 @@ def _classes(root: Path) -> dict[str, list[Path]]:
         raise DataError(f"{root}: at least two sub-folders, one a class, are needed; found {found}")
     classes = {}
     for folder in folders:
-        images = sorted(
-            path
-            for path in folder.iterdir()
-            if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith(".")
-        )
+        images = picture_files(folder)
         if not images:
             raise DataError(
                 f"{folder}: no image in this class folder; "
@@ -102,34 +96,5 @@ def _folders(root: Path) -> list[Path]:
     )
 
 
-def _pixels(path: Path) -> NDArray[Any]:
-    """One image as (height, width, 1 or 3)."""
-    try:
-        with Image.open(path) as image:
-            if image.mode in GRAY_DEEP:
-                return np.asarray(image)[..., None]
-            return np.atleast_3d(np.asarray(image.convert("L" if image.mode in GRAY else "RGB")))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: not readable as an image ({error}); mend or remove it") from error
-
-
-def _alike(path: Path, first: Path, model: NDArray[Any]) -> NDArray[Any]:
-    """The pixels of `path` in the size and channels of `first`, whose pixels are `model`."""
-    pixels = _pixels(path)
-    if pixels.shape[:2] != model.shape[:2]:
-        (h, w), (h1, w1) = pixels.shape[:2], model.shape[:2]
-        raise DataError(
-            f"images of two sizes: {first} has {w1}x{h1} pixels and {path} has {w}x{h}; "
-            "all images must have one size"
-        )
-    if pixels.shape[2] > model.shape[2]:
-        raise DataError(
-            f"{path} is in colour and {first}, the first image, in gray; "
-            "valid are all gray or all RGB"
-        )
-    if pixels.dtype != model.dtype:
-        raise DataError(
-            f"{path} has pixels of type {pixels.dtype} and {first} of {model.dtype}; "
-            "all images must have one depth"
-        )
-    return np.broadcast_to(pixels, model.shape)
+def _opened(path: Path) -> tuple[str, NDArray[Any]]:
+    return str(path), pixels(path, str(path))

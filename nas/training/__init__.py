@@ -1,0 +1,1 @@
+"""Real training, as opposed to the brief one that ranks: recipes, augmentation, checkpoints."""
