@@ -26,7 +26,7 @@ def _names(given: list[str] | None) -> tuple[str, ...]:
 
 def search(
     data: Annotated[
-        str | None, Option(help="digits, hard-digits, FILE.npz or an image folder")
+        str | None, Option(help="digits, hard-digits, FILE.npz, a folder; see the README")
     ] = None,
     max_params: Annotated[str | None, Option(help="parameters, e.g. 50k")] = None,
     max_mults: Annotated[str | None, Option(help="multiplications an image, e.g. 10M")] = None,
@@ -48,9 +48,26 @@ def search(
     allow_incomplete: Annotated[
         bool, Option("--allow-incomplete", help="try designs with an incomplete field too")
     ] = False,
-    sampler: Annotated[str | None, Option(help="tpe, nsga2, gp or random")] = None,
+    objectives: Annotated[
+        list[str] | None, Option(help="accuracy and costs: params, mults, traffic, latency")
+    ] = None,
+    early_stopping: Annotated[
+        bool, Option("--early-stopping/--no-early-stopping", help="end poor trainings early")
+    ] = True,
+    sampler: Annotated[str | None, Option(help="model, tpe, nsga2, gp or random")] = None,
     workers: Annotated[int | None, Option(min=1, help="processes that train side by side")] = None,
     threads: Annotated[int | None, Option(min=1, help="threads of each training (1)")] = None,
+    executor: Annotated[
+        str | None, Option(help="in-process, processes or dask:tcp://HOST:8786")
+    ] = None,
+    trial_timeout: Annotated[
+        float | None, Option(help="seconds after which a training has failed")
+    ] = None,
+    per_gpu: Annotated[int | None, Option(min=1, help="workers on each GPU of this host")] = None,
+    storage: Annotated[
+        str | None, Option(help="share a study: postgresql://USER@HOST/DATABASE")
+    ] = None,
+    study: Annotated[str | None, Option(help="name of the shared study (leanfield)")] = None,
     seed: Annotated[int | None, Option(min=0, help="settles proposals and trainings (0)")] = None,
     out: Annotated[Path | None, Option(help="the new run folder")] = None,
     resume: Annotated[Path | None, Option(help="go on with this run folder")] = None,
@@ -76,9 +93,16 @@ def search(
         "exclude": _names(exclude) or None,
         "rivals": tuple(rival) if rival else None,
         "allow_incomplete": allow_incomplete or None,
+        "objectives": _names(objectives) or None,
+        "early_stopping": None if early_stopping else False,
         "sampler": sampler,
         "workers": workers,
         "threads": threads,
+        "executor": executor,
+        "trial_timeout": trial_timeout,
+        "per_gpu": per_gpu,
+        "storage": storage,
+        "study": study,
         "seed": seed,
     }
     given = {name: value for name, value in asked.items() if value is not None}
@@ -107,12 +131,13 @@ def _new_folder() -> Path:
 def _watched(folder: Path, chosen: Any, as_json: bool) -> None:
     """Run or resume under a live display, then print the table."""
     from nas import report
+    from nas.audit import read
     from nas.search import resume, search
 
     with report.observer() as watching:
         result = search(chosen, folder, watching) if chosen else resume(folder, watching)
     if as_json:
-        print(json.dumps(result.to_dict()))
+        print(json.dumps({**result.to_dict(), "audit": read(folder)}))
         return
     out = report.console()
     leading = report.finalists(result.rows)
@@ -121,10 +146,21 @@ def _watched(folder: Path, chosen: Any, as_json: bool) -> None:
         out.print(f"the rest of the table: leanfield show {folder}")
     for note in result.notes:
         out.print(note)
+    _trusted(folder, out)
     if result.best is not None and not result.interrupted:
-        out.print(f"winner: {result.best.design}")
+        out.print(report.winner(result.best))
         for code in sorted(folder.glob("winners/01-*/*.py")):
             out.print(f"it runs without leanfield: python {code}", soft_wrap=True)
+
+
+def _trusted(folder: Path, out: Any) -> None:
+    """How far the table can be believed, in a few lines."""
+    from nas import audit
+    from nas.audit_report import lines
+
+    content = audit.read(folder)
+    for line in lines(folder, content) if content is not None else ():
+        out.print(line)
 
 
 def show(
@@ -147,6 +183,8 @@ def show(
     for row in () if top else rows:
         if row.state != "complete":
             out.print(f"{row.state}: {row.design}: {row.reason}", style="dim")
+    if not top:
+        _trusted(run, out)
 
 
 def export(

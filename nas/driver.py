@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from concurrent.futures import Executor
+import time
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from nas import audit
 from nas.budget import Refusal
 from nas.candidates import Candidate, Contender, Entry
+from nas.executors import Engine
 from nas.files import RunError
 from nas.finals import finalists, missing, shipped, write_winner
+from nas.guide import Guide
 from nas.interrupt import Interrupts
 from nas.lab import Job, Lab
 from nas.observer import Observer
 from nas.plan import Plan
+from nas.proposals import Proposals
 from nas.run import RunFolder
-from nas.study import Ledger, Proposals, Training, opened, refusals
+from nas.stopping import FEWEST
+from nas.stops import Stops
+from nas.study import Ledger, Store, Training, refusals, study_of
 from nas.table import Row, rows, write_table
+from nas.team import Alone, Claim, Shared, Team
 from nas.trainer import Trainer
 
 PATIENCE = 20
 """Useless proposals in a row, after which the next untried candidate of the space is taken."""
+GLANCE = 0.3
+"""Seconds between two looks at what other drivers have done, and at workers that joined."""
 
 
 @dataclass(frozen=True)
@@ -58,24 +68,33 @@ class Driver:
         run: RunFolder,
         observer: Observer,
         trainer: Trainer,
-        make: Callable[[], Executor],
+        engine: Engine,
     ) -> None:
         self._plan, self._run, self._observer = plan, run, observer
-        self._trainer, self._make = trainer, make
+        self._trainer, self._engine = trainer, engine
         self._asked = plan.settings
         self._interrupts = Interrupts()
         self._notes: list[str] = []
         self._settled: dict[str, Entry | Refusal] = {}
+        self._trained: dict[str, Training] = {}
+        self._looked = 0
         self._rest = plan.space.candidates()
 
     def run(self) -> Result:
         """Do what is missing. Raises RunError where the folder cannot be written."""
         path, asked = self._run.path, self._asked
-        with self._interrupts.installed(), opened(path) as storage:
-            self._ledger = Ledger(storage, path)
-            genes = self._plan.space.genes
-            self._proposals = Proposals(storage, path, genes, asked.sampler, asked.seed)
-            self._proposals.recover(self._ledger.get)
+        with self._interrupts.installed(), study_of(path, asked) as store:
+            self._ledger = Ledger(store)
+            self._team = self._join(store)
+            self._proposals = Proposals(
+                store,
+                self._plan.space.genes,
+                asked.sampler,
+                asked.seed,
+                self._team.driver,
+                self._team.ordinal,
+            )
+            stops = Stops(asked, self._run.record.schedule["epochs"], self._ledger)
             self._lab = Lab(
                 self._plan,
                 self._run,
@@ -84,11 +103,14 @@ class Driver:
                 self._interrupts,
                 self._observer,
                 self._trainer,
-                self._make,
+                self._engine,
+                self._team,
+                stops,
             )
+            self._guide = self._guided(stops)
             ended = False
             try:
-                self._recall_trained()
+                self._recall_timed()
                 self._known()
                 self._explore()
                 self._finals()
@@ -98,16 +120,39 @@ class Driver:
                 self._note(f"interrupted; go on with --resume {path}")
             finally:
                 self._lab.close(abandon=not ended)
-            self._proposals.recover(self._ledger.get)
-            found = rows(self._ledger.rows, self._ledger.tests, refusals(storage, path))
+                self._team.leave()
+            found = rows(self._ledger.rows, self._ledger.tests, refusals(store))
             if ended:
                 self._winners(found)
             write_table(path, found)
             if ended:
+                audit.write(path, audit.brief(found, self._ledger.rows, asked.seed))
                 self._run.finish()
         if self._plan.how_timed:
             self._note(f"latency: {self._plan.how_timed}")
         return Result(path, found, not ended, tuple(self._notes))
+
+    def _guided(self, stops: Stops) -> Guide | None:
+        """What chooses for the sampler "model"; None where Optuna samples."""
+        if stops.short:
+            self._note(f"no early stopping: the schedule has fewer than {FEWEST} epochs")
+        if self._asked.sampler != "model":
+            return None
+        # Timing comes after the choice: most of what the model looks at is never trained.
+        settle = self._plan.analytic if self._plan.times else self._settle
+        told, ordinal = (lambda: self._proposals.told), self._team.ordinal
+        return Guide(self._plan, self._ledger, stops, settle, told, ordinal)
+
+    def _join(self, store: Store) -> Team:
+        """Raises RunError where others of this study have other settings."""
+        if not store.name:
+            return Alone(self._run)
+
+        def stored(key: str, repeat: int) -> bool:
+            self._ledger.refresh()
+            return self._ledger.get(key, repeat) is not None
+
+        return Shared(store.engine, store.name, self._run.record.shared(), stored, store.folder)
 
     # ---- phases ------------------------------------------------------------------------------
 
@@ -131,29 +176,28 @@ class Driver:
                 names[entry.key] = name
                 pending.append(Job(entry, known_as=name))
         self._observer.phase("known", len(pending))
-        for job in pending:
-            self._lab.begin(job)
-        self._lab.drain()
+        self._train(pending)
 
     def _explore(self) -> None:
         """Proposals until as many different networks are trained as were asked for."""
         wanted = self._asked.trials
         self._observer.phase("search", wanted - self._searched())
         exhausted = False
-        while True:
+        while self._searched() < wanted:
             # A latency is not measured beside a training, so all slots are filled at once.
-            timing = self._plan.limits.latency is not None and self._lab.flying
-            while self._lab.free and not exhausted and not timing:
-                if self._searched() + len(self._lab.flying) >= wanted:
+            timing = self._plan.times and self._lab.flying
+            full = exhausted = False
+            elsewhere = self._team.others()
+            while self._lab.free and not (timing or full or exhausted):
+                if self._searched() + len(self._lab.flying) + elsewhere >= wanted:
                     break
-                if (job := self._next()) is None:
-                    exhausted = True
-                else:
+                job = self._next()
+                exhausted, full = job is None, job is Claim.FULL
+                if isinstance(job, Job):
                     self._lab.begin(job)
-            if not self._lab.flying:
+            if not self._wait() and exhausted:
                 break
-            self._lab.receive()
-        if exhausted:
+        if self._searched() < wanted:
             self._note(
                 f"the space is exhausted: within the limits it holds {self._searched()} different "
                 f"networks besides the known blocks, fewer than the {wanted} trials asked for"
@@ -161,21 +205,53 @@ class Driver:
 
     def _finals(self) -> None:
         """Further seeds for the leaders and the known blocks."""
-        pending = missing(self._ledger, self._asked.finalists, self._asked.seeds)
+        pending = missing(
+            self._ledger, self._asked.finalists, self._asked.seeds, self._asked.objectives
+        )
         self._observer.phase("finals", len(pending))
-        for first, repeat in pending:
-            self._lab.begin(Job(self._plan.read(first.network), repeat, first.known_as))
-        self._lab.drain()
+        self._train(
+            Job(self._plan.read(first.network), repeat, first.known_as) for first, repeat in pending
+        )
 
     def _tests(self) -> None:
-        """The test split, read when nothing can change the ranking any more."""
-        if self._ledger.tests:
-            return
-        keys = self._finalists()
-        pending = [r for r in self._ledger.rows if r.key in keys and r.accuracy is not None]
-        self._observer.phase("test", len(pending))
-        reached = self._lab.judge(pending)
-        self._ledger.set_tests({key: fmean(values) for key, values in reached.items()})
+        """The test split, read when nothing can change the ranking any more, by one driver."""
+        while not self._ledger.tests:
+            if self._team.claim("tests", 0) is Claim.OURS:
+                keys = self._finalists()
+                pending = [r for r in self._ledger.rows if r.key in keys and r.accuracy is not None]
+                self._observer.phase("test", len(pending))
+                reached = self._lab.judge(pending)
+                with self._team.storing("tests", 0) as ours:
+                    if ours:
+                        means = {key: fmean(values) for key, values in reached.items()}
+                        self._ledger.set_tests(means)
+            else:
+                self._wait()
+
+    def _train(self, jobs: Iterable[Job]) -> None:
+        """Train all of these that nobody trains, and wait for those that somebody does."""
+        pending = list(jobs)
+        while pending:
+            pending = [job for job in pending if self._ledger.get(*_what(job)) is None]
+            for job in pending:
+                if not self._lab.free:
+                    break
+                if not self._lab.has(job) and self._team.claim(*_what(job)) is Claim.OURS:
+                    self._lab.begin(job)
+            self._wait()
+
+    def _wait(self) -> bool:
+        """Wait a little for what is under way, here or at others; False where nothing is."""
+        others = self._team.others()
+        if len(self._lab):
+            self._lab.receive(GLANCE)
+        elif others:
+            with self._interrupts.heard():
+                time.sleep(GLANCE)
+        if self._team.driver:
+            self._ledger.refresh()
+            self._proposals.refresh()
+        return bool(len(self._lab) or others)
 
     def _winners(self, found: list[Row]) -> None:
         keys = self._finalists()
@@ -183,66 +259,98 @@ class Driver:
             if row.key in keys and row.state == "complete":
                 training = shipped(self._ledger.rows, row.key)
                 trained = self._plan.proxy(self._plan.read(training.network))
-                write_winner(self._run, row, training, trained)
+                weights = self._team.weights(training.key, training.repeat)
+                write_winner(self._run, row, training, trained, weights)
 
     # ---- what is next ------------------------------------------------------------------------
 
-    def _next(self) -> Job | None:
-        """A network to train: the sampler's, or the space's next, or None when all were tried."""
+    def _next(self) -> Job | Claim | None:
+        """A network to train: the sampler's, or the space's next, or None when all were tried.
+
+        Claim.FULL where other drivers train as many as are missing.
+        """
         for _ in range(PATIENCE):
             self._interrupts.check()
-            proposal = self._proposals.ask()
+            genes = None
+            if self._guide is not None:
+                busy = {key: job.entry for key, job in self._lab.flying.items()}
+                if (genes := self._guide.choose(busy, self._proposals.count)) is None:
+                    break
+            proposal = self._proposals.ask(genes)
+            number = proposal.number
             candidate = self._plan.space.decode(proposal.genes)
-            entry = self._settle(candidate, proposal.settled)
+            entry = self._settle(candidate)
             if isinstance(entry, Refusal):
-                self._proposals.refuse(proposal.number, _design(candidate), entry.reason)
-                continue
-            latency = self._plan.latency(entry)
-            self._proposals.settle(proposal.number, entry.key, entry.to_dict(), latency)
-            if (row := self._ledger.get(entry.key)) is not None:
-                self._proposals.tell(proposal.number, row, same=True)
+                self._proposals.refuse(number, _design(candidate), entry.reason)
+            elif (row := self._ledger.get(entry.key)) is not None:
+                self._proposals.tell(number, row, same=True)
             elif (job := self._lab.flying.get(entry.key)) is not None:
-                job.numbers.append(proposal.number)
+                job.numbers.append(number)
+            elif (claim := self._team.claim(entry.key, 0, self._asked.trials)) is Claim.OURS:
+                return Job(entry, numbers=[number])
             else:
-                return Job(entry, numbers=[proposal.number])
+                self._proposals.drop(number)
+                if claim is Claim.FULL:
+                    return claim
         for candidate in self._rest:
             self._interrupts.check()
+            if str(candidate) in self._trained:
+                continue
             entry = self._settle(candidate)
             if isinstance(entry, Refusal) or entry.key in self._lab.flying:
                 continue
             if self._ledger.get(entry.key) is None:
-                return Job(entry)
+                claim = self._team.claim(entry.key, 0, self._asked.trials)
+                if claim is Claim.OURS:
+                    return Job(entry)
+                if claim is Claim.FULL:
+                    self._rest = chain([candidate], self._rest)
+                    return claim
         return None
 
-    def _settle(
-        self, candidate: Candidate, before: Mapping[str, Any] | None = None
-    ) -> Entry | Refusal:
+    def _settle(self, candidate: Candidate) -> Entry | Refusal:
         """The network of a candidate, worked out (and timed) once a run."""
         name = str(candidate)
         if name not in self._settled:
-            if before is None:
-                self._settled[name] = self._plan.solve(candidate)
+            if (row := self._row_of(name)) is not None:
+                self._settled[name] = self._recall(row)
             else:
-                self._settled[name] = self._recall(before["network"], before["latency"])
+                entry = self._settled[name] = self._plan.solve(candidate)
+                if not isinstance(entry, Refusal):
+                    latency = self._plan.latency(entry)
+                    if latency is not None:
+                        self._ledger.set_timed(name, entry.to_dict(), latency)
         return self._settled[name]
 
-    def _recall(self, network: Mapping[str, Any], latency: float | None) -> Entry:
-        entry = self._plan.read(network)
-        self._plan.remember(entry, latency)
+    def _row_of(self, name: str) -> Training | None:
+        """The first training of a candidate that was searched: nothing is worked out twice."""
+        for row in self._ledger.rows[self._looked :]:
+            if row.trained and row.repeat == 0 and row.known_as is None:
+                self._trained[row.facts["candidate"]] = row
+        self._looked = len(self._ledger.rows)
+        return self._trained.get(name)
+
+    def _recall(self, row: Training) -> Entry:
+        """The network of a row. Raises RunError where it is not what it was."""
+        entry = self._plan.read(row.network)
+        self._plan.remember(entry, row.facts["latency"])
+        if entry.key != row.key:
+            raise RunError(
+                f"{entry.title} is no longer what it was when {self._run.path} was begun; "
+                "start a new run"
+            )
         return entry
 
-    def _recall_trained(self) -> None:
-        """What earlier processes of this run worked out and timed, is not done again."""
+    def _recall_timed(self) -> None:
+        """What earlier processes of this run have timed, is not timed again."""
+        if not self._plan.times:
+            return
+        for name, (network, latency) in self._ledger.timed.items():
+            entry = self._settled[name] = self._plan.read(network)
+            self._plan.remember(entry, latency)
         for row in self._ledger.rows:
             if row.trained and row.repeat == 0:
-                entry = self._recall(row.network, row.facts["latency"])
-                if entry.key != row.key:
-                    raise RunError(
-                        f"{entry.title} is no longer what it was when {self._run.path} was begun; "
-                        "start a new run"
-                    )
-                if row.known_as is None:
-                    self._settled[str(entry.candidate)] = entry
+                self._recall(row)
 
     # ---- small things ------------------------------------------------------------------------
 
@@ -251,12 +359,17 @@ class Driver:
         return sum(r.trained and r.repeat == 0 and not r.known_as for r in self._ledger.rows)
 
     def _finalists(self) -> set[str]:
-        return {row.key for row in finalists(self._ledger.rows, self._asked.finalists)}
+        asked = self._asked
+        chosen = finalists(self._ledger.rows, asked.finalists, asked.objectives)
+        return {row.key for row in chosen}
 
     def _refuse_known(self, name: str, candidate: Contender, reason: str) -> None:
         facts = {"candidate": str(candidate), **_design(candidate)}
         key = f"refused {name} {candidate}"
-        self._ledger.add(Training(key, 0, {}, name, reason=reason, trained=False, facts=facts))
+        row = Training(key, 0, {}, name, reason=reason, trained=False, facts=facts)
+        if self._team.claim(key, 0) is Claim.OURS:
+            with self._team.storing(key, 0):
+                self._ledger.add(row)
         self._note(f"{name} does not compete: {reason}")
 
     def _note(self, text: str) -> None:
@@ -268,3 +381,7 @@ def _design(candidate: Contender) -> dict[str, Any]:
     """What the table shows of a candidate without a network."""
     design = candidate.design if isinstance(candidate, Candidate) else candidate
     return {"design": str(design), "blocks": list(candidate.blocks)}
+
+
+def _what(job: Job) -> tuple[str, int]:
+    return job.entry.key, job.repeat

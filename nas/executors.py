@@ -1,4 +1,7 @@
-"""Where trainings run: in this process, in worker processes, or on any Executor that is passed."""
+"""Where trainings run: in this process, in worker processes, or on any Executor that is passed.
+
+An `Engine` is what `nas.crew` hands its tasks to. Workers on a cluster are in `nas.cluster`.
+"""
 
 from __future__ import annotations
 
@@ -6,27 +9,58 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections import deque
-from collections.abc import Callable, Mapping
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import BrokenExecutor, Executor, Future
 from concurrent.futures import ProcessPoolExecutor as Pool
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
-from typing import Any, Generic, TypeVar
-
-from nas.datasets import DataError
+from typing import Any, Literal, Protocol, TypeVar
 
 Task = Mapping[str, Any]
 Work = Callable[[Task], Mapping[str, Any]]
 T = TypeVar("T")
-ABROAD = (OSError, ImportError, DataError)
-"""Errors of the machine, not of the task: they end the run instead of failing a design."""
-DEATHS = 2
-"""A task during which its worker process died so often is not tried again."""
+START_UP = 60.0
+"""Seconds that a worker process may take to import what it needs, beside the time of its task."""
 
 
-class MachineError(Exception):
-    """A task met an error of the machine (`ABROAD`), which is the `__cause__`."""
+class Engine(Protocol):
+    """An executor whose workers can be counted, watched and replaced.
+
+    isolated: the death of a worker concerns the task that it ran, and no other.
+    fatal: errors by which the engine says that a task has brought down too many workers.
+    device: what its workers train on.
+    ahead: tasks to have ready beyond the slots, so that no worker waits for a proposal.
+    """
+
+    isolated: bool
+    fatal: tuple[type[BaseException], ...]
+    device: Literal["cpu", "cuda"]
+    ahead: int
+
+    @property
+    def slots(self) -> int:
+        """Tasks that can run side by side now."""
+
+    def submit(self, work: Work, task: Task) -> Future[Mapping[str, Any]]:
+        """Start a task, or queue it where no worker is free."""
+
+    def seconds(self, future: Future[Any]) -> float:
+        """How long a task has been running; 0 while it waits for a worker."""
+
+    def began(self, future: Future[Any]) -> bool:
+        """Whether a worker has told that it works on this task; if not, it is not at fault."""
+
+    def end(self, future: Future[Any]) -> None:
+        """Give a running task up, whatever it does; its worker is replaced."""
+
+    def repair(self) -> None:
+        """After a worker died: be ready for tasks again."""
+
+    def close(self, *, abandon: bool) -> None:
+        """End the workers; abandon: without waiting for what is running."""
 
 
 class InProcess(Executor):
@@ -39,6 +73,50 @@ class InProcess(Executor):
         except Exception as error:
             future.set_exception(error)
         return future
+
+
+class Plain:
+    """Any `Executor`, made again when it breaks. It cannot end a task, so it knows no time limit.
+
+    When a worker of a pool dies, all its tasks are lost and nobody knows whose fault it was.
+    """
+
+    isolated = False
+    fatal: tuple[type[BaseException], ...] = ()
+    device: Literal["cpu", "cuda"] = "cpu"
+    ahead = 0
+
+    def __init__(self, make: Callable[[], Executor], slots: int = 1) -> None:
+        self._make, self._slots = make, slots
+        self._executor = make()
+
+    @property
+    def slots(self) -> int:
+        return self._slots
+
+    def submit(self, work: Work, task: Task) -> Future[Mapping[str, Any]]:
+        try:
+            return self._executor.submit(work, task)
+        except BrokenExecutor as error:
+            future: Future[Mapping[str, Any]] = Future()
+            future.set_exception(error)
+            return future
+
+    def seconds(self, future: Future[Any]) -> float:
+        return 0.0
+
+    def began(self, future: Future[Any]) -> bool:
+        return True
+
+    def end(self, future: Future[Any]) -> None:
+        raise NotImplementedError("an executor that was passed in cannot end a task")
+
+    def repair(self) -> None:
+        self._executor.shutdown(wait=False)
+        self._executor = self._make()
+
+    def close(self, *, abandon: bool) -> None:
+        self._executor.shutdown(wait=not abandon, cancel_futures=True)
 
 
 class Workers(Pool):
@@ -56,6 +134,105 @@ class Workers(Pool):
         super().shutdown(wait, cancel_futures=cancel_futures)
 
 
+@dataclass(eq=False)
+class _Lane:
+    """One worker process and what it does; `identity` gives its process number once it is up."""
+
+    pool: Workers
+    identity: Future[int]
+    begun: float
+    ready_at: float | None = None
+    task: Future[Any] | None = None
+    since: float = 0.0
+
+    @property
+    def free(self) -> bool:
+        return self.task is None or self.task.done()
+
+    def end(self) -> None:
+        """End the process, also one that hangs or was stopped."""
+        self.pool.shutdown(wait=False, cancel_futures=True)
+        if self.identity.done() and not self.identity.exception():
+            with suppress(ProcessLookupError):
+                os.kill(self.identity.result(), signal.SIGKILL)
+
+
+class Processes:
+    """Worker processes in lanes of one, so that each can die and be replaced on its own."""
+
+    isolated = True
+    fatal: tuple[type[BaseException], ...] = ()
+    ahead = 1
+
+    def __init__(
+        self,
+        ready: Sequence[Callable[[], None] | None],
+        device: Literal["cpu", "cuda"] = "cpu",
+    ) -> None:
+        """ready: for each lane what its process calls before its tasks."""
+        self._ready, self.device = list(ready), device
+        self._lanes: list[_Lane | None] = [None] * len(self._ready)
+
+    @property
+    def slots(self) -> int:
+        return len(self._lanes)
+
+    def submit(self, work: Work, task: Task) -> Future[Mapping[str, Any]]:
+        """Raises RuntimeError where all lanes are taken."""
+        for index, lane in enumerate(self._lanes):
+            if lane is None or lane.free:
+                return self._start(index, work, task)
+        raise RuntimeError(f"all {self.slots} worker processes are busy")
+
+    def seconds(self, future: Future[Any]) -> float:
+        lane = self._lane(future)
+        ready_at = lane.begun + START_UP if lane.ready_at is None else lane.ready_at
+        return time.monotonic() - max(lane.since, ready_at)
+
+    def began(self, future: Future[Any]) -> bool:
+        return self._lane(future).ready_at is not None
+
+    def end(self, future: Future[Any]) -> None:
+        lane = self._lane(future)
+        self._lanes[self._lanes.index(lane)] = None
+        lane.end()
+
+    def repair(self) -> None:
+        """Nothing: a lane whose process died is replaced when it gets its next task."""
+
+    def close(self, *, abandon: bool) -> None:
+        for lane in self._lanes:
+            if lane is not None:
+                if not abandon and lane.task is not None:
+                    lane.task.exception()
+                lane.end()
+
+    def _start(self, index: int, work: Work, task: Task) -> Future[Mapping[str, Any]]:
+        lane = self._lanes[index] or self._open(index)
+        try:
+            future = lane.pool.submit(work, task)
+        except BrokenExecutor:
+            lane.end()
+            lane = self._open(index)
+            future = lane.pool.submit(work, task)
+        lane.task, lane.since = future, time.monotonic()
+        return future
+
+    def _open(self, index: int) -> _Lane:
+        pool = Workers(1, self._ready[index])
+        lane = _Lane(pool, pool.submit(os.getpid), time.monotonic())
+        lane.identity.add_done_callback(partial(_note_ready, lane))
+        self._lanes[index] = lane
+        return lane
+
+    def _lane(self, future: Future[Any]) -> _Lane:
+        return next(lane for lane in self._lanes if lane is not None and lane.task is future)
+
+
+def _note_ready(lane: _Lane, identity: Future[int]) -> None:
+    lane.ready_at = time.monotonic()
+
+
 def _begin(reader: Connection, ready: Callable[[], None] | None) -> None:
     """In a worker: leave Ctrl-C to the driver, and end with it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -71,99 +248,3 @@ def _end_with_driver(reader: Connection) -> None:
         reader.recv_bytes()
     except (EOFError, OSError):
         os._exit(1)
-
-
-@dataclass
-class _Item(Generic[T]):
-    job: T
-    work: Work
-    task: Task
-    deaths: int = 0
-
-
-class Crew(Generic[T]):
-    """Hands tasks to an executor and gives each result back with the job that it belongs to.
-
-    An exception in a task becomes its result {"failure": reason}, but those of the machine are
-    raised. When a worker dies, everything in flight is tried again, one by one, so that the task
-    at fault shows.
-    """
-
-    def __init__(
-        self, make: Callable[[], Executor], slots: int, started: Callable[[T], None]
-    ) -> None:
-        """started: is called with each job when it is handed to the executor, also once more."""
-        self._make, self.slots, self._started = make, slots, started
-        self._executor = make()
-        self._backlog: deque[_Item[T]] = deque()
-        self._alone: deque[_Item[T]] = deque()
-        self._flying: dict[Future[Mapping[str, Any]], _Item[T]] = {}
-
-    def __len__(self) -> int:
-        """Jobs that were handed over and not given back."""
-        return len(self._backlog) + len(self._alone) + len(self._flying)
-
-    @property
-    def free(self) -> bool:
-        return len(self) < self.slots
-
-    def submit(self, job: T, work: Work, task: Task) -> None:
-        """Queue a job; it starts in `next`."""
-        self._backlog.append(_Item(job, work, task))
-
-    def next(self) -> tuple[T, Mapping[str, Any]]:
-        """Wait for a job. Raises MachineError, and LookupError when there is no job."""
-        while len(self):
-            self._start()
-            wait(self._flying, return_when=FIRST_COMPLETED)
-            future = next(future for future in self._flying if future.done())
-            error = future.exception()
-            if isinstance(error, BrokenExecutor):
-                if (fallen := self._rebuild()) is not None:
-                    return fallen, {"failure": f"its worker process died {DEATHS} times"}
-                continue
-            item = self._flying.pop(future)
-            if isinstance(error, ABROAD):
-                raise MachineError from error
-            if error is not None:
-                return item.job, {"failure": f"{type(error).__name__}: {error}"}
-            return item.job, future.result()
-        raise LookupError("no job is waiting or running")
-
-    def close(self, *, abandon: bool = False) -> None:
-        """End the executor; abandon: without waiting for what is running."""
-        self._executor.shutdown(wait=not abandon, cancel_futures=True)
-
-    def _start(self) -> None:
-        if self._alone:
-            if not self._flying:
-                self._launch(self._alone.popleft())
-            return
-        while self._backlog and len(self._flying) < self.slots:
-            self._launch(self._backlog.popleft())
-
-    def _launch(self, item: _Item[T]) -> None:
-        self._started(item.job)
-        try:
-            future = self._executor.submit(item.work, item.task)
-        except BrokenExecutor as error:
-            future = Future()
-            future.set_exception(error)
-        self._flying[future] = item
-
-    def _rebuild(self) -> T | None:
-        """A new executor; gives the job that has now brought down its worker too often."""
-        wait(self._flying)
-        fallen = None
-        for future, item in list(self._flying.items()):
-            if not isinstance(future.exception(), BrokenExecutor):
-                continue
-            del self._flying[future]
-            item.deaths += 1
-            if item.deaths >= DEATHS:
-                fallen = item.job
-            else:
-                self._alone.append(item)
-        self._executor.shutdown(wait=False)
-        self._executor = self._make()
-        return fallen

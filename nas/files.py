@@ -63,22 +63,30 @@ def storage_errors(folder: Path) -> Iterator[None]:
         if cause is None:
             raise
         kept = f"every finished training is kept: go on with --resume {folder} when that is mended"
+        if _is_database(cause):
+            words = " ".join(str(cause).split())
+            raise RunError(f"the database of the study: {words}; {kept}") from error
         what = "no space is left on the disk" if _is_full(cause, folder) else str(cause)
         raise RunError(f"{folder} cannot be read or written: {what}; {kept}") from error
 
 
-def _storage_cause(error: BaseException | None) -> Exception | None:
-    """The error of the operating system or of SQLite that lies below `error`, if one does."""
+def _storage_cause(error: BaseException | None) -> BaseException | None:
+    """The error of the operating system or of a database that lies below `error`, if one does."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
-        if isinstance(error, (OSError, sqlite3.Error)):
+        if isinstance(error, (OSError, sqlite3.Error)) or _is_database(error):
             return error
         seen.add(id(error))
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return None
 
 
-def _is_full(cause: Exception, folder: Path) -> bool:
+def _is_database(error: BaseException) -> bool:
+    """Whether PostgreSQL says this; its driver is not imported where it is not used."""
+    return type(error).__module__.partition(".")[0] == "psycopg"
+
+
+def _is_full(cause: BaseException, folder: Path) -> bool:
     """SQLite calls a full disk so in most places, and an I/O error in some."""
     if isinstance(cause, OSError):
         return cause.errno in FULL

@@ -1,7 +1,7 @@
 """The run folder: all that a search is asked, finds and leaves.
 
 run.json         settings, seed, versions, machine, fingerprint of the data, times
-study.db         SQLite through Optuna: the one source of truth (`nas.study`)
+study.db         SQLite through Optuna: the one source of truth (`nas.study`), unless --storage is
 trials.parquet   one table of all trials, made from study.db (`nas.table`)
 weights/         of the networks that may still become finalists; gone at the end
 winners/         one folder a finalist: network.json, weights.safetensors, stand-alone code
@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
@@ -24,14 +25,34 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Annotated, Any, Literal
+from urllib.parse import urlsplit, urlunsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from nas.files import RunError, storage_errors, write_atomically
+from nas.objectives import ACCURACY, checked
 
 SCHEMA: Literal[1] = 1
 PACKAGES = ("leanfield", "torch", "optuna", "numpy", "pandas", "pydantic", "safetensors")
 
+
+def _executor(text: str) -> str:
+    if re.fullmatch(r"in-process|processes|dask:\S+", text) is None:
+        raise ValueError("valid are in-process, processes and dask:tcp://HOST:8786")
+    return text
+
+
+def _database(url: str) -> str:
+    if re.match(r"postgresql(\+psycopg)?://", url) is None:
+        raise ValueError(
+            "valid is postgresql://USER@HOST/DATABASE; without it the run folder holds an SQLite "
+            "file of its own, which one driver uses"
+        )
+    return url
+
+
+OWN = {"workers", "executor", "per_gpu", "trial_timeout", "storage", "study"}
+"""Settings in which the drivers of one study may differ."""
 
 Positive = Annotated[int, Field(gt=0)]
 
@@ -48,6 +69,15 @@ class Settings(_Record):
     are trained, by the schedule `nas.schedule.BRIEF` (for `epochs`, where given); the best
     `finalists` of them and the known blocks with `seeds` seeds. A training takes `threads` threads:
     one by default, so that results do not depend on the number of cores; `workers` use more cores.
+
+    sampler: "model" is ours (`nas.model`), the others are Optuna's. objectives: accuracy and
+    perhaps costs (`nas.objectives`), which make the width vary. early_stopping: of searched
+    designs, where the schedule has 4 epochs or more (`nas.stopping`).
+
+    executor: "in-process", "processes" or "dask:ADDRESS of a scheduler"; unless given, processes
+    where there are several workers or a time limit. trial_timeout: seconds of a training. per_gpu:
+    workers on each GPU. storage: a PostgreSQL database in which drivers with equal settings share
+    the study `study`.
     """
 
     data: str = "hard-digits"
@@ -67,8 +97,24 @@ class Settings(_Record):
     epochs: Positive | None = None
     workers: Positive = 1
     threads: Positive = 1
-    sampler: Literal["tpe", "nsga2", "random", "gp"] = "tpe"
+    sampler: Literal["model", "tpe", "nsga2", "random", "gp"] = "tpe"
+    objectives: Annotated[tuple[str, ...], AfterValidator(checked)] = (ACCURACY,)
+    early_stopping: bool = True
     seed: Annotated[int, Field(ge=0)] = 0
+    executor: Annotated[str, AfterValidator(_executor)] | None = None
+    trial_timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    per_gpu: Positive | None = None
+    storage: Annotated[str, AfterValidator(_database)] | None = None
+    study: Annotated[str, Field(min_length=1)] = "leanfield"
+
+    def without_password(self) -> Settings:
+        """For a file that others may read; a password is better kept in ~/.pgpass."""
+        if self.storage is None:
+            return self
+        parts = urlsplit(self.storage)
+        user, at, host = parts.netloc.rpartition("@")
+        bare = parts._replace(netloc=user.partition(":")[0] + at + host)
+        return self.model_copy(update={"storage": urlunsplit(bare)})
 
 
 class Record(_Record):
@@ -82,6 +128,11 @@ class Record(_Record):
     machine: dict[str, str]
     created: str
     finished: str | None = None
+
+    def shared(self) -> dict[str, Any]:
+        """What is equal for all drivers of one study: everything on which a result depends."""
+        settings = self.settings.model_dump(mode="json", exclude=OWN)
+        return {**settings, "schedule": self.schedule, "data_fingerprint": self.data_fingerprint}
 
 
 def settings(**values: Any) -> Settings:
@@ -136,7 +187,7 @@ class RunFolder:
         """Write run.json: from here on the run can be resumed."""
         self._write(
             Record(
-                settings=asked,
+                settings=asked.without_password(),
                 schedule=dict(schedule),
                 data_fingerprint=fingerprint,
                 versions=_versions(),
@@ -227,7 +278,8 @@ def _remove(folders: tuple[Path, ...]) -> None:
 def _sentences(error: ValidationError) -> str:
     """Each invalid value, where it stands and why."""
     return "; ".join(
-        f"{'.'.join(map(str, item['loc'])) or 'settings'} is {item['input']!r}: {item['msg']}"
+        f"{'.'.join(map(str, item['loc'])) or 'settings'} is {item['input']!r}: "
+        f"{item['msg'].removeprefix('Value error, ')}"
         for item in error.errors(include_url=False)
     )
 

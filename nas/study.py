@@ -1,9 +1,13 @@
-"""study.db: two Optuna studies in one SQLite file, and what a killed run finds there.
+"""The storage of a run: Optuna studies, in its own SQLite file or in a PostgreSQL database.
 
 "trainings" is a ledger. One row is one training of one network with one seed, added with its
 result in a single transaction: it is there or not, and what is there is never done again.
-"search" is the sampler's memory: one trial a proposal, told what the ledger knows. A proposal is a
-function of the seed and of the trials before it, so that a resumed run goes on as it would have.
+"search" is the sampler's memory (`nas.proposals`): one trial a proposal, added when its result is
+known. An audit adds a further ledger (`nas.auditor`). Nothing that is still under way stands in any
+of them, so a kill leaves nothing to clear away.
+
+Optuna reads a study object by object, 10,000 trials in 6 s. What we need of a trial stands in one
+attribute, so `Store.notes` reads them all with one query in a fraction of a second.
 """
 
 from __future__ import annotations
@@ -11,22 +15,33 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from nas.files import storage_errors
+from nas.objectives import ACCURACY, costs_of
 
 if TYPE_CHECKING:
-    from optuna.distributions import BaseDistribution
-    from optuna.samplers import BaseSampler
     from optuna.storages import RDBStorage
     from optuna.study import Study
-    from optuna.trial import Trial
+    from optuna.trial import FrozenTrial
+    from sqlalchemy import Engine
 
-Choice = str | int
+    from nas.run import Settings
+
+TRAININGS, SEARCH = "trainings", "search"
+SEARCHED = (TRAININGS, SEARCH)
+"""The studies that have the objectives of the search."""
+
+NOTES = (
+    "SELECT trials.trial_id, value_json FROM trials JOIN trial_user_attributes "
+    "ON trials.trial_id = trial_user_attributes.trial_id "
+    "WHERE study_id = :study AND key = :key AND trials.trial_id > :after ORDER BY trials.trial_id"
+)
+"""Of Optuna's schema; `study_id` is locked while a trial is added, so that the ids only rise."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +49,8 @@ class Training:
     """A network, trained with one seed, or refused.
 
     network: `Sized.to_dict` or what else describes it. accuracy is None exactly where `reason`
-    says why; `trained` tells whether it was tried at all.
+    says why; `trained` tells whether it was tried at all, `stopped` after how many epochs it was
+    given up (`nas.stopping`).
     """
 
     key: str
@@ -44,44 +60,90 @@ class Training:
     accuracy: float | None = None
     reason: str | None = None
     trained: bool = True
+    stopped: int | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Proposal:
-    """Genes that the sampler asks for, and what an earlier attempt had settled of them."""
+class Store:
+    """An open storage. name: of the study that several drivers share, "" in a run's own file.
 
-    number: int
-    genes: Mapping[str, Choice]
-    settled: Mapping[str, Any] | None = None
+    objectives: of the search; those beyond accuracy are to be small.
+    """
+
+    storage: RDBStorage
+    folder: Path
+    name: str = ""
+    objectives: tuple[str, ...] = (ACCURACY,)
+
+    @property
+    def engine(self) -> Engine:
+        return self.storage.engine
+
+    def study(self, part: str) -> Study:
+        """The study of this name, begun where there is none; one that is there is only read."""
+        import optuna
+
+        name = f"{self.name} {part}" if self.name else part
+        with storage_errors(self.folder):
+            if name in optuna.get_all_study_names(self.storage):
+                return optuna.load_study(study_name=name, storage=self.storage)
+            return optuna.create_study(
+                storage=self.storage,
+                study_name=name,
+                directions=directions(self.objectives if part in SEARCHED else (ACCURACY,)),
+                load_if_exists=True,
+            )
+
+    def notes(self, study: Study, key: str, after: int = -1) -> list[tuple[int, dict[str, Any]]]:
+        """(trial id, attribute `key`) of each trial of a study beyond the id `after`, in order."""
+        from sqlalchemy import text
+
+        asked = {"study": study._study_id, "key": key, "after": after}
+        with storage_errors(self.folder), self.engine.connect() as connection:
+            found = connection.execute(text(NOTES), asked).all()
+        # An attribute that was given as a string of JSON stands in JSON twice.
+        read = ((number, json.loads(value)) for number, value in found)
+        return [(n, json.loads(value) if isinstance(value, str) else value) for n, value in read]
 
 
 class Ledger:
-    """The rows of "trainings", in memory and on the disk."""
+    """The rows of "trainings", or of another study of such rows, in memory and in the storage."""
 
-    def __init__(self, storage: RDBStorage, folder: Path) -> None:
-        self._folder = folder
-        with storage_errors(folder):
-            self._study = _study(storage, "trainings")
-            trials = self._study.get_trials(deepcopy=False)
-        self.rows = [Training(**json.loads(trial.user_attrs["row"])) for trial in trials]
-        self._first = {(row.key, row.repeat): row for row in self.rows}
+    def __init__(self, store: Store, part: str = TRAININGS) -> None:
+        self._store = store
+        self._objectives = store.objectives if part == TRAININGS else (ACCURACY,)
+        self._study = store.study(part)
+        self._seen = -1
+        self.rows: list[Training] = []
+        self._first: dict[tuple[str, int], Training] = {}
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Take in what other drivers have added."""
+        for number, row in self._store.notes(self._study, "row", self._seen):
+            self._seen = number
+            self._take(Training(**row))
 
     def add(self, row: Training) -> None:
         """Store a finished training; it is durable when this returns."""
         from optuna.trial import TrialState, create_trial
 
-        if not row.trained:
+        if not row.trained or row.stopped is not None:
             state = TrialState.PRUNED
         elif row.accuracy is None:
             state = TrialState.FAIL
         else:
             state = TrialState.COMPLETE
-        attrs = {"row": json.dumps(vars(row))}
-        with storage_errors(self._folder):
-            self._study.add_trial(create_trial(state=state, value=row.accuracy, user_attrs=attrs))
-        self.rows.append(row)
-        self._first.setdefault((row.key, row.repeat), row)
+        trial = create_trial(
+            state=state,
+            values=values(row, self._objectives),
+            intermediate_values={row.stopped: row.facts["curve"][-1]} if row.stopped else None,
+            user_attrs={"row": json.dumps(vars(row))},
+        )
+        with storage_errors(self._store.folder):
+            add(self._study, trial)
+        self._take(row)
 
     def get(self, key: str, repeat: int = 0) -> Training | None:
         return self._first.get((key, repeat))
@@ -89,159 +151,123 @@ class Ledger:
     @property
     def tests(self) -> Mapping[str, float]:
         """Accuracy on the test split by network key; empty until the ranking is settled."""
-        found: Mapping[str, float] = self._study.user_attrs.get("tests", {})
+        with storage_errors(self._store.folder):
+            found: Mapping[str, float] = self._study.user_attrs.get("tests", {})
         return found
 
     def set_tests(self, accuracies: Mapping[str, float]) -> None:
-        with storage_errors(self._folder):
+        with storage_errors(self._store.folder):
             self._study.set_user_attr("tests", dict(accuracies))
 
+    @property
+    def timed(self) -> dict[str, tuple[dict[str, Any], float]]:
+        """What `set_timed` was given, by candidate."""
+        with storage_errors(self._store.folder):
+            attrs = self._study.user_attrs
+        notes = [note for name, note in attrs.items() if name.startswith("timed ")]
+        return {note["candidate"]: (note["network"], note["latency"]) for note in notes}
 
-class Proposals:
-    """Ask and tell on "search", with a fixed flat genome of categorical genes."""
+    def set_timed(self, candidate: str, network: Mapping[str, Any], latency: float) -> None:
+        """Which network the limit of latency left of a candidate, so that it is timed once only."""
+        name = hashlib.sha256(candidate.encode()).hexdigest()[:20]
+        note = {"candidate": candidate, "network": dict(network), "latency": latency}
+        with storage_errors(self._store.folder):
+            self._study.set_user_attr(f"timed {name}", note)
 
-    def __init__(
-        self,
-        storage: RDBStorage,
-        folder: Path,
-        genes: Mapping[str, Sequence[Choice]],
-        sampler: str,
-        seed: int,
-    ) -> None:
-        from optuna.distributions import CategoricalDistribution
-
-        self._folder, self._sampler, self._seed = folder, sampler, seed
-        self._genes: dict[str, BaseDistribution] = {
-            name: CategoricalDistribution(choices) for name, choices in genes.items()
-        }
-        self._open: dict[int, Trial] = {}
-        with storage_errors(folder):
-            self._study = _study(storage, "search")
-
-    def recover(self, known: Callable[[str], Training | None]) -> None:
-        """Settle every proposal that is still open, by this driver or one that is gone.
-
-        It is told where the ledger has the result; otherwise it is queued again and failed, in
-        this order, so that none is lost in between.
-        """
-        from optuna.trial import TrialState
-
-        self._open.clear()
-        with storage_errors(self._folder):
-            for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-                settled = trial.user_attrs.get("settled")
-                row = known(settled["key"]) if settled else None
-                if row is not None:
-                    self._tell(trial.number, row)
-                    continue
-                genes = trial.system_attrs.get("fixed_params", {}) | trial.params
-                if genes:
-                    attrs = {"retry_of": trial.number} | ({"settled": settled} if settled else {})
-                    self._study.enqueue_trial(genes, user_attrs=attrs)
-                self._study.tell(trial.number, state=TrialState.FAIL)
-
-    def ask(self) -> Proposal:
-        """The next proposal; it stays open until it is told, refused or recovered."""
-        from optuna.trial import TrialState
-
-        living = (TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED)
-        with storage_errors(self._folder):
-            count = len(self._study.get_trials(deepcopy=False, states=living))
-            self._study.sampler = _sampler(self._sampler, self._seed, count)
-            trial = self._study.ask(self._genes)
-            settled = trial.user_attrs.get("settled")
-        self._open[trial.number] = trial
-        return Proposal(trial.number, trial.params, settled)
-
-    def settle(
-        self, number: int, key: str, network: Mapping[str, Any], latency: float | None
-    ) -> None:
-        """Note which network a proposal became, for a driver that comes later."""
-        settled = {"key": key, "network": dict(network), "latency": latency}
-        with storage_errors(self._folder):
-            self._open[number].set_user_attr("settled", settled)
-
-    def refuse(self, number: int, design: Mapping[str, Any], reason: str) -> None:
-        """A proposal breaks a limit: the sampler learns that, and no value is made up."""
-        from optuna.trial import TrialState
-
-        trial = self._open.pop(number)
-        with storage_errors(self._folder):
-            trial.set_user_attr("refused", {**design, "reason": reason})
-            trial.set_constraint("feasible", 1.0)
-            self._study.tell(number, state=TrialState.PRUNED)
-
-    def tell(self, number: int, row: Training, *, same: bool = False) -> None:
-        """What the ledger holds for a proposal; same: the result of an earlier, equal network."""
-        trial = self._open.pop(number)
-        with storage_errors(self._folder):
-            if same:
-                trial.set_user_attr("same_as", row.key)
-            self._tell(number, row)
-
-    def _tell(self, number: int, row: Training) -> None:
-        """A failed training is told as pruned, from which samplers learn, unlike from failed."""
-        from optuna.trial import TrialState
-
-        if row.accuracy is None:
-            self._study.tell(number, state=TrialState.PRUNED)
-        else:
-            self._study.tell(number, row.accuracy)
+    def _take(self, row: Training) -> None:
+        if (row.key, row.repeat) not in self._first:
+            self._first[row.key, row.repeat] = row
+            self.rows.append(row)
 
 
-def refusals(storage: RDBStorage, folder: Path) -> list[dict[str, Any]]:
+def refusals(store: Store) -> list[dict[str, Any]]:
     """Each infeasible design that was proposed: design, blocks, reason."""
-    with storage_errors(folder):
-        trials = _study(storage, "search").get_trials(deepcopy=False)
-    found = [trial.user_attrs["refused"] for trial in trials if "refused" in trial.user_attrs]
+    told = store.notes(store.study(SEARCH), "told")
+    found = [note["refused"] for _, note in told if note["refused"]]
     return list({(one["design"], *one["blocks"]): one for one in found}.values())
 
 
+def directions(objectives: Sequence[str]) -> list[Literal["maximize", "minimize"]]:
+    """Accuracy is to be large, costs small."""
+    return ["maximize" if name == ACCURACY else "minimize" for name in objectives]
+
+
+def values(row: Training, objectives: Sequence[str]) -> list[float] | None:
+    """What a training reached in each objective, None where it has no accuracy."""
+    if row.accuracy is None:
+        return None
+    return [row.accuracy, *costs_of(row.facts, objectives).values()]
+
+
+def add(study: Study, trial: FrozenTrial) -> None:
+    """Add a trial in one transaction, without reading the others."""
+    study._storage.create_new_trial(study._study_id, template_trial=trial)
+
+
+def study_of(folder: Path, settings: Settings) -> AbstractContextManager[Store]:
+    """The storage of the run in `folder`, as `opened`."""
+    return opened(folder, settings.storage, settings.study, settings.objectives)
+
+
 @contextmanager
-def opened(folder: Path) -> Iterator[RDBStorage]:
-    """The storage of a run, closed again at the end."""
+def opened(
+    folder: Path,
+    url: str | None = None,
+    name: str = "",
+    objectives: tuple[str, ...] = (ACCURACY,),
+) -> Iterator[Store]:
+    """The storage of a run, closed again at the end: folder/study.db, or the study `name` at `url`.
+
+    Raises RunError where the file or the database cannot be used.
+    """
     import optuna
 
     # Optuna has one verbosity for the whole process; its notes would mix with ours.
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    file = folder / "study.db"
-
-    def connect() -> sqlite3.Connection:
-        return sqlite3.connect(file, timeout=60, check_same_thread=False)
-
     with storage_errors(folder):
-        # A connection of our own: no character of the path can be mistaken for a part of the URL.
-        storage = optuna.storages.RDBStorage(
-            "sqlite:///study.db", engine_kwargs={"creator": connect}
-        )
+        storage = _own_file(folder) if url is None else _database(url)
     try:
-        yield storage
+        yield Store(storage, folder, "" if url is None else name, objectives)
     finally:
         storage.remove_session()
         storage.engine.dispose()
 
 
-def _study(storage: RDBStorage, name: str) -> Study:
-    """The study of this name, begun where there is none; one that is there is only read."""
+def _own_file(folder: Path) -> RDBStorage:
     import optuna
 
-    if name in optuna.get_all_study_names(storage):
-        return optuna.load_study(study_name=name, storage=storage)
-    return optuna.create_study(
-        storage=storage, study_name=name, direction="maximize", load_if_exists=True
-    )
+    file = folder / "study.db"
+
+    def connect() -> sqlite3.Connection:
+        return sqlite3.connect(file, timeout=60, check_same_thread=False)
+
+    # A connection of our own: no character of the path can be mistaken for a part of the URL.
+    return optuna.storages.RDBStorage("sqlite:///study.db", engine_kwargs={"creator": connect})
 
 
-def _sampler(name: str, seed: int, count: int) -> BaseSampler:
-    """A fresh sampler a proposal: restarting one with its seed would repeat its first designs."""
-    from optuna import samplers
+def _database(url: str) -> RDBStorage:
+    """The tables of Optuna and our own, made by one driver while others wait."""
+    import optuna
+    from sqlalchemy import create_engine, make_url, text
 
-    digest = hashlib.sha256(f"{seed} {count}".encode()).digest()
-    derived = int.from_bytes(digest[:4], "big")
-    if name == "tpe":
-        return samplers.TPESampler(multivariate=True, seed=derived)
-    if name == "nsga2":
-        return samplers.NSGAIISampler(seed=derived)
-    if name == "gp":
-        return samplers.GPSampler(seed=derived)
-    return samplers.RandomSampler(seed=derived)
+    from kernels.backends import MissingComponentError
+    from nas.team import TABLES
+
+    # SQLAlchemy's own choice of a PostgreSQL driver differs between its versions.
+    at = make_url(url).set(drivername="postgresql+psycopg")
+    try:
+        engine = create_engine(at)
+    except ModuleNotFoundError as error:
+        raise MissingComponentError(
+            f"a study in PostgreSQL needs what is not installed ({error}); "
+            "pip install 'leanfield[postgresql]'"
+        ) from None
+    try:
+        with engine.connect() as connection:
+            connection.execute(text("SELECT pg_advisory_lock(hashtext('leanfield'))"))
+            storage = optuna.storages.RDBStorage(at.render_as_string(hide_password=False))
+            TABLES.create_all(connection)
+            connection.commit()
+    finally:
+        engine.dispose()
+    return storage

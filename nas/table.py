@@ -5,14 +5,15 @@ from __future__ import annotations
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
 
 from nas.files import storage_errors, write_atomically
+from nas.places import places
 from nas.run import read_record
-from nas.study import Ledger, Training, opened, refusals
+from nas.study import Ledger, Training, refusals, study_of
 
 INTERNAL = ("key", "network")
 
@@ -24,6 +25,8 @@ class Row:
     accuracy: mean over `seeds` trainings on the validation split, accuracy_std their sample
     standard deviation. test_accuracy: mean of the same networks on the test split, read once after
     the ranking. Costs are those that the limits hold for; traffic in bytes, latency in seconds.
+    place: the first and the last rank of those that share a place, since their seeds cannot tell
+    them from the first of them (`nas.places`); the order among them means little.
     """
 
     rank: int | None
@@ -42,6 +45,7 @@ class Row:
     latency: float | None = None
     seconds: float | None = None
     reason: str | None = None
+    place: tuple[int, int] | None = None
     key: str | None = None
     network: Mapping[str, Any] | None = None
 
@@ -55,8 +59,9 @@ def rows(
 ) -> list[Row]:
     """Ranked networks first, then failed ones, then the infeasible designs with their reasons.
 
-    Rank: finalists, who were trained with further seeds, before the others; then by mean accuracy
-    over the seeds that did not fail; then the smaller network.
+    Rank: by place, and in a place the finalists, who were trained with further seeds, before the
+    others; then by mean accuracy over the seeds that did not fail; then the smaller network. Places
+    are given out in that order too.
     """
     grouped: defaultdict[str, list[Training]] = defaultdict(list)
     infeasible = []
@@ -72,14 +77,20 @@ def rows(
         (row for row in found if row.state == "complete"),
         key=lambda row: (-tried[row.key or ""], -(row.accuracy or 0.0), row.params, row.key),
     )
-    ranked = [Row(**{**vars(row), "rank": rank}) for rank, row in enumerate(complete, start=1)]
+    ranked: list[Row] = []
+    for indices in places([_reached(grouped[row.key or ""]) for row in complete]):
+        first, last = len(ranked) + 1, len(ranked) + len(indices)
+        ranked += [
+            replace(complete[index], rank=rank, place=(first, last))
+            for rank, index in enumerate(indices, start=first)
+        ]
     return ranked + [row for row in found if row.state == "failed"] + infeasible
 
 
 def _row(trainings: list[Training], test_accuracy: float | None) -> Row:
     """One network, trained with one or more seeds."""
     first = trainings[0]
-    reached = [training.accuracy for training in trainings if training.accuracy is not None]
+    reached = _reached(trainings)
     reasons = [training.reason for training in trainings if training.reason is not None]
     facts = first.facts
     return Row(
@@ -104,6 +115,10 @@ def _row(trainings: list[Training], test_accuracy: float | None) -> Row:
     )
 
 
+def _reached(trainings: Iterable[Training]) -> list[float]:
+    return [training.accuracy for training in trainings if training.accuracy is not None]
+
+
 def _infeasible(facts: Mapping[str, Any], known_as: str | None, reason: str | None) -> Row:
     return Row(
         rank=None,
@@ -120,12 +135,12 @@ def _infeasible(facts: Mapping[str, Any], known_as: str | None, reason: str | No
 
 def table(folder: Path) -> list[Row]:
     """The table of a run as it stands. Raises RunError where `folder` is no run folder."""
-    read_record(folder)
-    if not (folder / "study.db").is_file():
+    settings = read_record(folder).settings
+    if settings.storage is None and not (folder / "study.db").is_file():
         return []
-    with opened(folder) as storage:
-        ledger = Ledger(storage, folder)
-        return rows(ledger.rows, ledger.tests, refusals(storage, folder))
+    with study_of(folder, settings) as store:
+        ledger = Ledger(store)
+        return rows(ledger.rows, ledger.tests, refusals(store))
 
 
 def write_table(folder: Path, found: list[Row]) -> None:

@@ -16,9 +16,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -41,8 +42,10 @@ class Outcome:
     """What a run showed on the validation split.
 
     `accuracy` and `loss` are those of the last epoch, and None exactly where `failure` says why.
-    `curve` is the accuracy after each epoch that was judged. `seconds` is wall time and no part of
-    equality.
+    `curve` is the accuracy after each epoch that was judged. `stopped` is the epoch after which the
+    run lay below its floor, then the last; None where it went on to the end. `seconds` is wall
+    time, `busy` the processor time of the calling thread, `judging` as much of it as went into
+    judging; they are no part of equality.
     """
 
     accuracy: float | None
@@ -50,6 +53,9 @@ class Outcome:
     curve: tuple[float, ...]
     seconds: float = field(compare=False)
     failure: str | None = None
+    busy: float = field(default=0.0, compare=False)
+    judging: float = field(default=0.0, compare=False)
+    stopped: int | None = None
 
 
 @contextmanager
@@ -72,6 +78,8 @@ def train(
     seed: int,
     *,
     progress: Callable[[int, float], None] | None = None,
+    every: int = 1,
+    floors: Mapping[int, float] = MappingProxyType({}),
     device: torch.device | str = "cpu",
     memory_format: torch.memory_format = torch.channels_last,
 ) -> Outcome:
@@ -80,28 +88,36 @@ def train(
     `seed` settles the order of the images and any dropout; initialisation is left to the caller,
     who has `seeded` for it. Maps are kept channels last, about twice as fast on a CPU where
     convolutions are grouped; a module that calls `view` on them needs `torch.contiguous_format`.
-    `progress(epoch, accuracy)` is called after each epoch, counted from 1; without it only the last
-    epoch is judged, which saves a fifth of a brief training. What it raises passes through, and so
-    does KeyboardInterrupt. The model stays on `device`, in evaluation mode.
+    `progress(epoch, accuracy)` is called after each epoch that is a multiple of `every`, counted
+    from 1, and after the last; without it only the last epoch is judged, which saves a fifth of a
+    brief training. What it raises passes through, and so does KeyboardInterrupt. After each epoch
+    of `floors` too the model is judged, and training ends where its accuracy lies below the floor
+    (`nas.stopping`). The model stays on `device`, in evaluation mode.
     """
     where = _Where(device, memory_format)
-    start = time.perf_counter()
+    start, began, judging = time.perf_counter(), time.thread_time(), 0.0
     results: list[tuple[float, float]] = []
     failure: str | None = None
+    stopped: int | None = None
     try:
         with seeded(seed, device):
-            judged = range(1 if progress else schedule.epochs, schedule.epochs + 1)
-            for epoch, *result in _epochs(model, data, schedule, seed, where, judged):
-                results.append((result[0], result[1]))
-                if progress is not None:
-                    progress(epoch, result[0])
+            told = {schedule.epochs, *range(every, schedule.epochs, every)} if progress else ()
+            judged = {schedule.epochs}.union(floors, told)
+            for epoch, accuracy, loss, spent in _epochs(model, data, schedule, seed, where, judged):
+                results.append((accuracy, loss))
+                judging += spent
+                if progress is not None and epoch in told:
+                    progress(epoch, accuracy)
+                if epoch < schedule.epochs and accuracy < floors.get(epoch, -math.inf):
+                    stopped = epoch
+                    break
     except _DivergedError as reason:
         failure = str(reason)
-    seconds = time.perf_counter() - start
+    seconds, busy = time.perf_counter() - start, time.thread_time() - began
     model.eval()
     curve = tuple(accuracy for accuracy, _ in results)
-    accuracy, loss = results[-1] if failure is None else (None, None)
-    return Outcome(accuracy, loss, curve, seconds, failure)
+    accuracy_now, loss_now = results[-1] if failure is None else (None, None)
+    return Outcome(accuracy_now, loss_now, curve, seconds, failure, busy, judging, stopped)
 
 
 @torch.no_grad()
@@ -168,8 +184,9 @@ def _epochs(
     seed: int,
     where: _Where,
     judged: Container[int],
-) -> Iterator[tuple[int, float, float]]:
-    """Train; after each judged epoch give its number, accuracy and loss on the validation split."""
+) -> Iterator[tuple[int, float, float, float]]:
+    """Train; after each judged epoch give its number, accuracy and loss on the validation split,
+    and the processor time that judging took."""
     images, labels = where.tensors(data.train)
     optimiser = _optimiser(where.model(model), schedule)
     order = torch.Generator().manual_seed(seed)
@@ -183,7 +200,10 @@ def _epochs(
             for group in optimiser.param_groups:
                 group["lr"] = schedule.rate(step, steps)
             step += 1
-            loss = cross_entropy(model(images[rows]), labels[rows])
+            inputs, targets = images[rows], labels[rows]
+            if schedule.augment:
+                inputs, targets = shifted(inputs, targets, schedule.augment, order)
+            loss = cross_entropy(model(inputs), targets)
             if not loss.item() <= limit:
                 raise _DivergedError(f"training loss {loss.item():.3g} at step {step} of {steps}")
             optimiser.zero_grad(set_to_none=True)
@@ -191,11 +211,46 @@ def _epochs(
             optimiser.step()
         if epoch not in judged:
             continue
+        began = time.thread_time()
         _settle(model, [images[rows] for rows in batches[:SETTLING]])
         accuracy, validation_loss = evaluate(model, data.validation, *where)
         if not math.isfinite(validation_loss):
             raise _DivergedError(f"validation loss {validation_loss} after epoch {epoch}")
-        yield epoch, accuracy, validation_loss
+        yield epoch, accuracy, validation_loss, time.thread_time() - began
+
+
+def shifted(
+    images: Tensor, labels: Tensor, pixels: int, random: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Each image (n, C, H, W) moved by up to `pixels` along each axis; the border is mirrored.
+
+    Labels a pixel, (n, H, W), move along; the result is channels last. Raises ValueError where
+    the map is too small for its mirror image.
+    """
+    count, _, height, width = images.shape
+    if pixels >= min(height, width):
+        raise ValueError(
+            f"augment is {pixels}; images of {height} x {width} can be shifted by at most "
+            f"{min(height, width) - 1} pixels"
+        )
+    moves = torch.randint(-pixels, pixels + 1, (2, count, 1), generator=random)
+    rows, columns = (
+        _mirrored(torch.arange(size) + move, size).to(images.device)
+        for size, move in zip((height, width), moves, strict=True)
+    )
+    at = (
+        torch.arange(count, device=images.device)[:, None, None],
+        rows[:, :, None],
+        columns[:, None],
+    )
+    moved = images.permute(0, 2, 3, 1)[at].permute(0, 3, 1, 2)
+    return moved, labels[at] if labels.ndim == 3 else labels
+
+
+def _mirrored(positions: Tensor, size: int) -> Tensor:
+    """Positions outside 0 .. size - 1 reflected at the border pixel, which is not repeated."""
+    last = size - 1
+    return last - (last - positions.abs()).abs()
 
 
 @torch.no_grad()

@@ -1,24 +1,24 @@
 """The two experiments on one network, as functions of plain dictionaries.
 
-They run wherever the executor puts them, so they take names and numbers, never objects: the
-network as `Entry.to_dict`, the data by source and fingerprint. Data is kept between the tasks of a
-process.
+They run wherever the executor puts them, perhaps on another host, so they take names and numbers,
+never objects or files: the network as `Entry.to_dict`, the data by source and fingerprint, weights
+as the bytes of a safetensors file. Data is kept between the tasks of a process.
 """
 
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nas.candidates import Entry, Sized
 from nas.datasets import DataError, Dataset, load
 from nas.executors import Work
-from nas.files import write_atomically
 from nas.rivals import entry_from_dict
+from nas.stopping import NEVER
 
 if TYPE_CHECKING:
     import torch
@@ -27,25 +27,30 @@ _kept: list[Dataset] = []
 
 
 class Trainer(NamedTuple):
-    """train(task) -> {accuracy, loss, curve, seconds, failure}; judge(task) -> {accuracy, loss}."""
+    """train(task) -> {accuracy, loss, curve, seconds, failure, stopped, weights}; judge(task) ->
+    {accuracy, loss}."""
 
     train: Work
     judge: Work
 
 
-def keep(data: Dataset) -> None:
-    """Use this data set for the tasks of this process that name its fingerprint."""
+def keep(data: Dataset, gpu: int | None = None) -> None:
+    """Use this data set for the tasks that name its fingerprint, and of all GPUs only this one."""
     _kept[:] = [data]
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(gpu)
 
 
 def train_network(task: Mapping[str, Any]) -> dict[str, Any]:
-    """Train on the train split, measure on the validation split, leave the weights in a file.
+    """Train on the train split, measure on the validation split, give the weights back.
 
-    task: network, data, fingerprint, schedule, seed, threads, weights (path of the file).
+    task: network, data, fingerprint, schedule, seed, threads, device, half (bfloat16 or not), and
+    perhaps rungs: [epoch, floor or None] of each epoch after which it is judged before the end.
     Raises ArithmeticError where the module has not the parameters that its design was counted for.
     """
     from safetensors.torch import save
 
+    from nas.half import Half
     from nas.schedule import Schedule
     from nas.threads import threads
     from nas.train import train
@@ -61,32 +66,42 @@ def train_network(task: Mapping[str, Any]) -> dict[str, Any]:
     data = _data(task)
     schedule = Schedule(**task["schedule"])
     with threads(task["threads"]):
-        outcome = train(module, data, schedule, task["seed"], memory_format=_format(entry))
+        outcome = train(
+            Half(module) if task["half"] else module,
+            data,
+            schedule,
+            task["seed"],
+            floors=floors_of(task),
+            device=task["device"],
+            memory_format=_format(entry),
+        )
     _give_back()
-    if outcome.failure is None:
-        path = Path(task["weights"])
-        path.parent.mkdir(exist_ok=True)
-        state = {name: value.contiguous() for name, value in module.state_dict().items()}
-        write_atomically(path, save(state))
-    return asdict(outcome)
+    state = {name: value.cpu().contiguous() for name, value in module.state_dict().items()}
+    kept = outcome.failure is None and outcome.stopped is None
+    return {**asdict(outcome), "weights": save(state) if kept else None}
 
 
 def judge_network(task: Mapping[str, Any]) -> dict[str, Any]:
     """Measure trained weights on the test split.
 
-    task: network, data, fingerprint, threads, weights.
+    task: network, data, fingerprint, threads, device, weights.
     """
-    from safetensors.torch import load_file
+    from safetensors.torch import load as weights_of
 
     from nas.threads import threads
     from nas.train import evaluate
 
     entry = entry_from_dict(task["network"])
     module = entry.module()
-    module.load_state_dict(load_file(task["weights"]))
+    module.load_state_dict(weights_of(task["weights"]))
     with threads(task["threads"]):
-        accuracy, loss = evaluate(module, _data(task).test, memory_format=_format(entry))
+        accuracy, loss = evaluate(module, _data(task).test, task["device"], _format(entry))
     return {"accuracy": accuracy, "loss": loss}
+
+
+def floors_of(task: Mapping[str, Any]) -> dict[int, float]:
+    """The floor of each rung of a task, minus infinity where there is none."""
+    return {epoch: NEVER if floor is None else floor for epoch, floor in task.get("rungs", ())}
 
 
 def _give_back() -> None:

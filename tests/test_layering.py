@@ -16,6 +16,8 @@ HOMES = {
     "numba": ("kernels/", "analysis/sweep.py"),
     "networkx": ("analysis/graph.py",),
     "optuna": ("nas/",),
+    "sqlalchemy": ("nas/study.py", "nas/team.py"),
+    "distributed": ("nas/cluster.py",),
     "rich": ("nas/",),
     "pandas": ("nas/",),
     "typer": ("nas/cli",),

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from nas.trainer import Trainer
+from nas.trainer import Trainer, judge_network, train_network
 
 LOG = "LEANFIELD_TEST_LOG"
 
@@ -29,28 +29,45 @@ def figure(task: Mapping[str, Any], kind: str) -> float:
     return int(hashlib.sha256(text.encode()).hexdigest()[:6], 16) / 16**6
 
 
+def name(task: Mapping[str, Any]) -> str:
+    """What tells one training from all others."""
+    return f"{hashlib.sha256(task['key'].encode()).hexdigest()[:20]}-{task['repeat']}"
+
+
 def train(task: Mapping[str, Any]) -> dict[str, Any]:
-    weights = Path(task["weights"])
-    weights.parent.mkdir(exist_ok=True)
-    weights.write_bytes(weights.name.encode())
     accuracy = figure(task, "validation")
-    return {"accuracy": accuracy, "loss": 1.0, "curve": [accuracy], "seconds": 0.0, "failure": None}
+    return {
+        "accuracy": accuracy,
+        "loss": 1.0,
+        "curve": [accuracy],
+        "seconds": 0.0,
+        "failure": None,
+        "weights": name(task).encode(),
+    }
 
 
 def judge(task: Mapping[str, Any]) -> dict[str, Any]:
-    if Path(task["weights"]).read_bytes() != Path(task["weights"]).name.encode():
+    if task["weights"] != name(task).encode():
         raise RuntimeError("these are other weights")
     return {"accuracy": figure(task, "test"), "loss": 1.0}
 
 
 def logged_train(task: Mapping[str, Any]) -> dict[str, Any]:
-    say("train", Path(task["weights"]).name)
+    say("train", name(task), os.getpid())
     time.sleep(0.01)
     return train(task)
 
 
 FAKE = Trainer(train, judge)
 LOGGED = Trainer(logged_train, judge)
+
+
+def logged_real_train(task: Mapping[str, Any]) -> dict[str, Any]:
+    say("train", name(task), os.getpid())
+    return train_network(task)
+
+
+LOGGED_REAL = Trainer(logged_real_train, judge_network)
 
 
 class Counting:
@@ -82,6 +99,12 @@ def kill_own_process(task: Mapping[str, Any]) -> dict[str, Any]:
         os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(task["seconds"])
     return {"process": os.getpid()}
+
+
+def stop_own_process(task: Mapping[str, Any]) -> dict[str, Any]:
+    """Freeze, as a worker does whose machine hangs."""
+    os.kill(os.getpid(), signal.SIGSTOP)
+    return {}
 
 
 def raise_error(task: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,14 +7,16 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from concurrent.futures import Executor
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
-from fake_trainer import kill_own_process, raise_error
+from fake_trainer import kill_own_process, raise_error, stop_own_process
 
-from nas.executors import Crew, InProcess, MachineError, Workers
+from nas.crew import Crew, MachineError
+from nas.executors import Engine, InProcess, Plain, Processes, Workers
 
 
 def ignore(job: object) -> None: ...
@@ -24,8 +26,8 @@ def two_workers() -> Executor:
     return Workers(2)
 
 
-def crew(make: Callable[[], Executor] = InProcess, slots: int = 1) -> Crew[str]:
-    return Crew(make, slots, ignore)
+def crew() -> Crew[str]:
+    return Crew(Plain(InProcess), ignore)
 
 
 def test_results_come_with_their_jobs_in_order() -> None:
@@ -52,19 +54,55 @@ def test_an_error_of_the_machine_is_not(error: Exception) -> None:
     assert raised.value.__cause__ is error
 
 
+def received(crew: Crew[str], count: int) -> dict[str, Mapping[str, Any]]:
+    return dict(found for _ in range(count) if (found := crew.next()) is not None)
+
+
+def pool() -> Engine:
+    return Plain(two_workers, 2)
+
+
+def lanes() -> Engine:
+    return Processes([None, None])
+
+
 @pytest.mark.slow
-def test_a_task_that_kills_its_worker_twice_fails_alone() -> None:
+@pytest.mark.parametrize("engine", [pool, lanes])
+def test_a_task_that_kills_its_worker_twice_fails_alone(engine: Callable[[], Engine]) -> None:
     started: list[str] = []
-    both: Crew[str] = Crew(two_workers, 2, started.append)
+    both: Crew[str] = Crew(engine(), started.append)
     both.submit("a", kill_own_process, {"deadly": False, "seconds": 1.0})
     both.submit("killer", kill_own_process, {"deadly": True, "seconds": 0})
     both.submit("b", kill_own_process, {"deadly": False, "seconds": 0})
-    results = dict(both.next() for _ in range(3))
+    results = received(both, 3)
     assert len(both) == 0
     both.close()
     assert results["killer"] == {"failure": "its worker process died 2 times"}
     assert all(results[name]["process"] != os.getpid() for name in "ab")
-    assert started.count("killer") == 2 and started.count("a") <= 2
+    assert started.count("killer") == 2 and started.count("a") <= (1 if engine is lanes else 2)
+
+
+@pytest.mark.slow
+def test_a_task_that_hangs_fails_and_its_worker_is_replaced() -> None:
+    """One that sleeps, and one whose process is stopped and answers to nothing."""
+    both: Crew[str] = Crew(lanes(), ignore, limit=3.0)
+    both.submit("sleeps", kill_own_process, {"deadly": False, "seconds": 1000})
+    both.submit("stopped", stop_own_process, {})
+    both.submit("a", kill_own_process, {"deadly": False, "seconds": 0.5})
+    both.submit("b", kill_own_process, {"deadly": False, "seconds": 0})
+    results = received(both, 4)
+    both.close()
+    for name in ("sleeps", "stopped"):
+        assert results[name] == {"failure": "it ran longer than 3 s"}
+    assert all(results[name]["process"] != os.getpid() for name in "ab")
+
+
+def test_nothing_within_the_patience() -> None:
+    slow: Crew[str] = Crew(Plain(lambda: ThreadPoolExecutor(1)), ignore)
+    slow.submit("a", kill_own_process, {"deadly": False, "seconds": 0.2})
+    assert slow.next(0.01) is None
+    assert received(slow, 1).keys() == {"a"}
+    slow.close()
 
 
 SCRIPT = """

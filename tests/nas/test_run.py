@@ -138,9 +138,9 @@ def test_ledger_keeps_what_was_added(tmp_path: Path, name: str) -> None:
     folder.mkdir()
     row = Training("key", 1, {"design": "PW"}, "rival", 0.5, facts={"curve": [0.25, 0.5]})
     with opened(folder) as storage:
-        Ledger(storage, folder).add(row)
+        Ledger(storage).add(row)
     with opened(folder) as storage:
-        ledger = Ledger(storage, folder)
+        ledger = Ledger(storage)
     assert ledger.rows == [row] and ledger.get("key", 1) == row and ledger.get("key") is None
 
 
@@ -168,7 +168,7 @@ def _fill(path: str, limit: int, answer: Any) -> None:
     folder = Path(path)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     with opened(folder) as storage:
-        ledger = Ledger(storage, folder)
+        ledger = Ledger(storage)
         try:
             while True:
                 ledger.add(Training(str(len(ledger.rows)), 0, {"filler": "x" * 10_000}))
@@ -188,7 +188,7 @@ def test_full_disk_keeps_every_finished_row(narrow: tuple[Path, int]) -> None:
     why = "disk I/O error" if limit > 0 else "no space is left on the disk"
     assert why in sentence and f"--resume {folder}" in sentence
     with opened(folder) as storage:
-        assert [row.key for row in Ledger(storage, folder).rows] == [str(i) for i in range(count)]
+        assert [row.key for row in Ledger(storage).rows] == [str(i) for i in range(count)]
     assert count > 5
 
 

@@ -68,7 +68,7 @@ def test_table_is_ranked_and_complete(finished: tuple[Result, Counting]) -> None
     assert len(searched(rows)) == 6
     assert [row.rank for row in rows] == list(range(1, len(rows) + 1))
     assert finished[0].best == rows[0]
-    order = [(-row.seeds, -(row.accuracy or 0)) for row in rows]
+    order = [(row.place, -row.seeds, -(row.accuracy or 0)) for row in rows]
     assert order == sorted(order)
     assert {row.known_as for row in rows} >= {"Xception", "MobileNet", "ResNet basic"}
 
@@ -113,7 +113,7 @@ def test_no_design_over_budget_is_trained_and_the_sampler_is_told(tmp_path: Path
         asked(max_params=700, trials=6, seeds=1), tmp_path / "run", trainer=counting.trainer
     )
     assert all(row.params <= 700 for row in trained(result.rows))
-    refused = [t for t in proposals(tmp_path / "run") if "refused" in t.user_attrs]
+    refused = [t for t in proposals(tmp_path / "run") if t.user_attrs["told"]["refused"]]
     assert refused and all(t.state.name == "PRUNED" and t.constraints for t in refused)
     infeasible = [row for row in result.rows if row.state == "infeasible"]
     assert infeasible and all(row.reason and row.rank is None for row in infeasible)
@@ -133,10 +133,10 @@ def test_an_exhausted_space_ends_and_says_so(
     )
     assert len(searched(result.rows)) == 9
     assert any("the space is exhausted" in note for note in result.notes)
-    told = [t for t in proposals(tmp_path / "run") if "same_as" in t.user_attrs]
+    told = [t for t in proposals(tmp_path / "run") if t.user_attrs["told"]["same_as"]]
     assert told and all(t.state.name == "COMPLETE" for t in told)
-    values = {t.user_attrs["settled"]["key"]: t.value for t in proposals(tmp_path / "run")}
-    assert all(t.value == values[t.user_attrs["same_as"]] for t in told)
+    values = {row.key: row.accuracy for row in result.rows}
+    assert all(t.value == values[t.user_attrs["told"]["same_as"]] for t in told)
 
 
 @pytest.mark.slow
@@ -173,7 +173,7 @@ def test_failed_trainings_count_and_keep_their_reason(tmp_path: Path) -> None:
 
 
 def test_a_module_that_is_not_what_was_counted_is_not_trained(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from nas import trainer as module
 
@@ -189,8 +189,7 @@ def test_a_module_that_is_not_what_was_counted_is_not_trained(
     network = {"schema": 1, "layout": "fog", "design": "DW+PW", "inner": [], "known_as": None}
     network |= {"blocks": [1], "width": 8, "input": [1, 8, 8], "classes": 10}
     with pytest.raises(ArithmeticError, match=r"internal error: .* was counted at .* not trained"):
-        train_network({"network": network, "seed": 0, "weights": str(tmp_path / "w")})
-    assert list(tmp_path.iterdir()) == []
+        train_network({"network": network, "seed": 0})
 
 
 @pytest.mark.parametrize(
@@ -217,8 +216,7 @@ def test_interrupted_and_resumed_is_as_if_it_had_not_been(
     assert sum(row.seeds for row in early.rows) == at - 1
     assert figures(table(folder)) == figures(early.rows)
     assert len(pd.read_parquet(folder / "trials.parquet")) == len(early.rows)
-    if at == 8:
-        assert [t.state.name for t in proposals(folder)].count("RUNNING") == 0
+    assert {t.state.name for t in proposals(folder)} <= {"COMPLETE", "PRUNED"}
 
     counting = Counting()
     late = resume(folder, trainer=counting.trainer)

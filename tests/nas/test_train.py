@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from nas.datasets import Dataset, Shape, Split, load
 from nas.schedule import BRIEF, Schedule
-from nas.train import Outcome, _optimiser, _pieces, evaluate, seeded, train
+from nas.train import Outcome, _optimiser, _pieces, evaluate, seeded, shifted, train
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -271,3 +271,66 @@ def test_hard_digits_are_learnable_and_harder_than_digits() -> None:
         accuracy[name] = train(model, load(name), replace(BRIEF, epochs=5), 0).accuracy or 0
     assert accuracy["hard-digits"] > 0.3  # chance is 0.1
     assert accuracy["digits"] > accuracy["hard-digits"] + 0.2
+
+
+def dense_blobs() -> Dataset:
+    """One label a pixel: whether it is bright, 1x4x4."""
+    plain = blobs()
+
+    def split(whole: Split) -> Split:
+        return Split(whole.images, (whole.images[:, 0] > 1).astype(np.int64))
+
+    parts = map(split, (plain.train, plain.validation, plain.test))
+    return Dataset("dense blobs", plain.shape, *parts, "")
+
+
+def test_each_image_is_shifted_by_itself_and_mirrored_at_its_border() -> None:
+    side, pixels, count = 6, 2, 200
+    images = torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(count)
+    found, same = shifted(images, labels, pixels, torch.Generator().manual_seed(1))
+    assert torch.equal(same, labels)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    padded = nn.functional.pad(images, (pixels,) * 4, mode="reflect")
+    moves = set()
+    for image, shift in zip(found, padded, strict=True):
+        (at,) = (
+            (row, column)
+            for row in range(2 * pixels + 1)
+            for column in range(2 * pixels + 1)
+            if torch.equal(image, shift[:, row : row + side, column : column + side])
+        )
+        moves.add(at)
+    assert len(moves) == (2 * pixels + 1) ** 2
+
+
+def test_labels_a_pixel_move_with_their_image() -> None:
+    data = dense_blobs()
+    images, labels = torch.from_numpy(data.train.images), torch.from_numpy(data.train.labels)
+    moved, moved_labels = shifted(images, labels, 2, torch.Generator().manual_seed(0))
+    assert torch.equal(moved_labels, (moved[:, 0] > 1).long())
+    assert not torch.equal(moved_labels, labels)
+
+
+def test_shifts_are_settled_by_the_seed_and_change_the_training() -> None:
+    still, moving = (Schedule(2, 16, augment=pixels) for pixels in (0, 2))
+    assert run(3, moving)[0] == run(3, moving)[0]
+    assert run(3, moving)[0].loss != run(3, still)[0].loss
+    assert run(3, moving)[0].loss != run(4, moving)[0].loss
+
+
+def test_a_shift_beyond_the_image_is_refused() -> None:
+    with pytest.raises(ValueError, match="augment is 4; images of 4 x 4 can be shifted by at most"):
+        run(0, Schedule(1, augment=4))
+    with pytest.raises(ValueError, match="augment is -1; it must be a number of pixels"):
+        Schedule(1, augment=-1)
+
+
+def test_every_other_epoch_is_judged_and_the_last() -> None:
+    heard: list[int] = []
+    outcome = train(
+        small(), blobs(), Schedule(5, 16), 0, progress=lambda epoch, _: heard.append(epoch), every=2
+    )
+    assert heard == [2, 4, 5]
+    assert len(outcome.curve) == 3
+    assert 0 < outcome.judging < outcome.busy
