@@ -13,7 +13,7 @@ from typing import cast
 import typer
 
 from kernels.backends import MissingComponentError
-from nas import cli_calibrate, cli_query, cli_search, cli_tables, cli_train
+from nas import cli_audit, cli_calibrate, cli_query, cli_search, cli_tables, cli_train
 from nas.budget import BudgetError
 
 UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])
@@ -30,6 +30,7 @@ for _command in (
     cli_search.search,
     cli_search.show,
     cli_search.export,
+    cli_audit.audit,
     cli_train.train,
     cli_query.funnel,
     cli_query.field,

@@ -121,7 +121,7 @@ class Driver:
             finally:
                 self._lab.close(abandon=not ended)
                 self._team.leave()
-            found = rows(self._ledger.rows, self._ledger.tests, refusals(store))
+            found = rows(self._ledger.rows, self._ledger.tests, refusals(store), asked)
             if ended:
                 self._winners(found)
             write_table(path, found)

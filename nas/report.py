@@ -25,6 +25,7 @@ PHASES = {
     "search": "search",
     "finals": "further seeds",
     "test": "test split",
+    "audit": "long training",
 }
 WIDE = 132
 """Columns where the output is no terminal."""
@@ -58,8 +59,17 @@ def percent(row: Row) -> str:
     return f"{100 * row.accuracy:.1f}{spread}"
 
 
+def place(row: Row) -> str:
+    """`4`, or `1-3` where the seeds cannot tell three networks apart; a dash without a rank."""
+    if row.place is None:
+        return str(row.rank or "-")
+    first, last = row.place
+    return str(first) if first == last else f"{first}-{last}"
+
+
 def ranked_table(rows: Iterable[Row], title: str) -> Table:
-    """The networks that were trained, best first; the finalists have the most seeds."""
+    """The networks that were trained, best first, those in bold that share the first place; the
+    finalists have the most seeds."""
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for name, side in (
         ("rank", "right"),
@@ -79,24 +89,28 @@ def ranked_table(rows: Iterable[Row], title: str) -> Table:
     timed = any(row.latency is not None for row in trained)
     if timed:
         table.add_column("latency", justify="right", no_wrap=True)
+    several = any(row.front is not None for row in trained)
+    if several:
+        table.add_column("front", no_wrap=True)
     for row in trained:
         style = "" if row.seeds == most else "dim"
-        if row.rank == 1:
+        if row.place is not None and row.place[0] == 1:
             style = "bold green"
         elif row.known_as:
             style = f"cyan {style}".strip()
         table.add_row(
-            str(row.rank or "-"),
+            place(row),
             row.design,
             row.known_as or "",
             str(row.width or "-"),
             "-".join(map(str, row.blocks or ())),
             short(row.params),
             short(row.mults),
-            percent(row) if row.state == "complete" else "failed",
+            percent(row) if row.state == "complete" else row.state,
             str(row.seeds),
             f"{100 * row.test_accuracy:.1f}" if row.test_accuracy is not None else "",
             *([show_seconds(row.latency) if row.latency is not None else "-"] if timed else []),
+            *(["*" if row.front else ""] if several else []),
             style=style,
         )
     return table
@@ -108,10 +122,23 @@ def finalists(rows: Sequence[Row]) -> list[Row]:
     return [row for row in rows if row.seeds == most and row.state == "complete"]
 
 
+def winner(best: Row) -> str:
+    """What stands first, and how many share that place."""
+    first, last = best.place or (1, 1)
+    if last > first:
+        return f"first of {last - first + 1} that cannot be told apart: {best.design}"
+    return f"winner: {best.design}"
+
+
 def summary(rows: Iterable[Row]) -> str:
-    """How many networks ended how, in one line."""
+    """How many networks ended how, in one line, and with several objectives the hypervolume."""
+    rows = list(rows)
     states = [row.state for row in rows]
-    parts = [f"{states.count(s)} {s}" for s in ("complete", "failed", "infeasible") if s in states]
+    named = ("complete", "stopped", "failed", "infeasible")
+    parts = [f"{states.count(state)} {state}" for state in named if state in states]
+    if (fronted := sum(row.front is True for row in rows)) > 0:
+        volume = max(row.hypervolume or 0.0 for row in rows)
+        parts.append(f"{fronted} on the front, hypervolume {volume:.3f}")
     return ", ".join(parts) or "nothing trained yet"
 
 
@@ -141,6 +168,8 @@ class Standings:
     def finished(self, training: Training) -> None:
         self._done += 1
         reached = f"{100 * training.accuracy:.1f} %" if training.accuracy is not None else "failed"
+        if training.stopped is not None:
+            reached = f"stopped after {training.stopped} epochs"
         name = f"{training.facts['design']} at {short(training.facts['params'])} parameters"
         self.console.print(
             f"  {self._done}/{self._total} {name}, seed {training.repeat}: {reached}"

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
 
 from nas.files import storage_errors, write_atomically
+from nas.objectives import ACCURACY, front, history, point
 from nas.places import places
-from nas.run import read_record
+from nas.run import Settings, read_record
 from nas.study import Ledger, Training, refusals, study_of
 
 INTERNAL = ("key", "network")
@@ -27,6 +28,8 @@ class Row:
     the ranking. Costs are those that the limits hold for; traffic in bytes, latency in seconds.
     place: the first and the last rank of those that share a place, since their seeds cannot tell
     them from the first of them (`nas.places`); the order among them means little.
+    front: with several objectives, whether no other network dominates it. hypervolume: of all
+    networks trained until then, this one included (`nas.objectives`).
     """
 
     rank: int | None
@@ -35,7 +38,7 @@ class Row:
     params: int | None
     mults: int | None
     accuracy: float | None
-    state: Literal["complete", "failed", "infeasible"]
+    state: Literal["complete", "stopped", "failed", "infeasible"]
     width: int | None = None
     blocks: tuple[int, ...] | None = None
     traffic: int | None = None
@@ -46,6 +49,8 @@ class Row:
     seconds: float | None = None
     reason: str | None = None
     place: tuple[int, int] | None = None
+    front: bool | None = None
+    hypervolume: float | None = None
     key: str | None = None
     network: Mapping[str, Any] | None = None
 
@@ -55,9 +60,13 @@ class Row:
 
 
 def rows(
-    trainings: Iterable[Training], tests: Mapping[str, float], refused: Iterable[Mapping[str, Any]]
+    trainings: Iterable[Training],
+    tests: Mapping[str, float],
+    refused: Iterable[Mapping[str, Any]],
+    settings: Settings | None = None,
 ) -> list[Row]:
-    """Ranked networks first, then failed ones, then the infeasible designs with their reasons.
+    """Ranked networks first, then those that were stopped early, then failed ones, then the
+    infeasible designs with their reasons. settings: for the objectives, accuracy unless given.
 
     Rank: by place, and in a place the finalists, who were trained with further seeds, before the
     others; then by mean accuracy over the seeds that did not fail; then the smaller network. Places
@@ -71,7 +80,11 @@ def rows(
         else:
             infeasible.append(_infeasible(training.facts, training.known_as, training.reason))
     infeasible += [_infeasible(one, None, one["reason"]) for one in refused]
-    found = [_row(group, tests.get(key)) for key, group in grouped.items()]
+    volumes = _volumes([group[0] for group in grouped.values()], settings)
+    found = [
+        replace(_row(group, tests.get(key)), hypervolume=volume)
+        for (key, group), volume in zip(grouped.items(), volumes, strict=True)
+    ]
     tried = {key: len(group) for key, group in grouped.items()}
     complete = sorted(
         (row for row in found if row.state == "complete"),
@@ -84,7 +97,35 @@ def rows(
             replace(complete[index], rank=rank, place=(first, last))
             for rank, index in enumerate(indices, start=first)
         ]
-    return ranked + [row for row in found if row.state == "failed"] + infeasible
+    ranked = _fronted(ranked, settings)
+    ended = [row for state in ("stopped", "failed") for row in found if row.state == state]
+    return ranked + ended + infeasible
+
+
+def _references(facts: Sequence[Mapping[str, Any]], settings: Settings | None) -> dict[str, float]:
+    """Of each cost that is an objective: its limit, or what the dearest network costs."""
+    names = [name for name in settings.objectives if name != ACCURACY] if settings else []
+    limits = {name: getattr(settings, f"max_{name}") for name in names}
+    return {name: limits[name] or max(one[name] for one in facts) for name in names}
+
+
+def _volumes(trainings: Sequence[Training], settings: Settings | None) -> list[float]:
+    """The hypervolume after the first training of each network."""
+    done = [training.facts for training in trainings if training.accuracy is not None]
+    references = _references(done, settings) if done else {}
+    return history(
+        None if one.accuracy is None else point(one.accuracy, one.facts, references)
+        for one in trainings
+    )
+
+
+def _fronted(ranked: list[Row], settings: Settings | None) -> list[Row]:
+    """The rows with what the front says of them, where there are several objectives."""
+    names = [name for name in settings.objectives if name != ACCURACY] if settings else []
+    if not names:
+        return ranked
+    leads = front([(-(r.accuracy or 0.0), *(getattr(r, name) for name in names)) for r in ranked])
+    return [replace(row, front=lead) for row, lead in zip(ranked, leads, strict=True)]
 
 
 def _row(trainings: list[Training], test_accuracy: float | None) -> Row:
@@ -100,7 +141,7 @@ def _row(trainings: list[Training], test_accuracy: float | None) -> Row:
         params=facts["params"],
         mults=facts["mults"],
         accuracy=statistics.fmean(reached) if reached else None,
-        state="complete" if reached else "failed",
+        state="complete" if reached else "failed" if first.stopped is None else "stopped",
         width=facts["width"],
         blocks=tuple(facts["blocks"]),
         traffic=facts["traffic"],
@@ -140,7 +181,7 @@ def table(folder: Path) -> list[Row]:
         return []
     with study_of(folder, settings) as store:
         ledger = Ledger(store)
-        return rows(ledger.rows, ledger.tests, refusals(store))
+        return rows(ledger.rows, ledger.tests, refusals(store), settings)
 
 
 def write_table(folder: Path, found: list[Row]) -> None:

@@ -38,5 +38,11 @@ def export_rank(folder: Path, rank: int, out: Path, format: str = "python") -> l
 
 
 def winner_folder(folder: Path, row: Row) -> Path | None:
-    """Where the weights of a finalist are kept, None for any other row."""
-    return next(iter(sorted((folder / "winners").glob(f"{row.rank:02}-*"))), None)
+    """Where the weights of a finalist are kept, None for any other row.
+
+    Found by its network: the ranks of a run of an earlier version may have been others.
+    """
+    for file in sorted((folder / "winners").glob("*/network.json")):
+        if json.loads(file.read_text(encoding="utf-8"))["network"] == row.network:
+            return file.parent
+    return None
