@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from fractions import Fraction
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -74,13 +75,15 @@ class Candidate:
     """A design in every block, and the number of blocks of each stage.
 
     design: with numbers, with constant group sizes (`q=`) or starred (the optimum of each layer).
-    inner: operators that a ReLU follows besides the sum, as known blocks have it.
+    inner: operators that a ReLU follows besides the sum, as known blocks have it. share: of the
+    limits that it may use; less than all where costs are objectives too.
     """
 
     design: Design
     blocks: tuple[int, ...]
     inner: tuple[int, ...] = ()
     known_as: str | None = field(default=None, compare=False)
+    share: Fraction = Fraction(1)
 
     def __post_init__(self) -> None:
         if not self.blocks or min(self.blocks) < 1:
@@ -90,7 +93,8 @@ class Candidate:
 
     def __str__(self) -> str:
         relu = f" relu@{','.join(map(str, self.inner))}" if self.inner else ""
-        return f"{self.design} x{'-'.join(map(str, self.blocks))}{relu}"
+        share = f" with {self.share} of the limits" if self.share != 1 else ""
+        return f"{self.design} x{'-'.join(map(str, self.blocks))}{relu}{share}"
 
     def sized(self, task: Task, width: int) -> Sized:
         """The network of this width. Raises DesignError that names the block that cannot stand."""

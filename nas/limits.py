@@ -153,6 +153,18 @@ class Limits:
         usual = math.ceil(self.latency * USUAL)
         return Limits(self.params, min(usual, self.mults or usual), self.traffic)
 
+    def part(self, share: Fraction) -> Limits:
+        """This share of every limit, rounded up."""
+        if share == 1:
+            return self
+        whole = {
+            name: None if limit is None else math.ceil(limit * share)
+            for name, limit in vars(self).items()
+            if name != "latency"
+        }
+        seconds = None if self.latency is None else self.latency * float(share)
+        return Limits(**whole, latency=seconds)
+
     def allow(self, cost: Costs) -> bool:
         """Whether the cost is within every analytic limit."""
         return all(value <= limit for value, limit, _ in self._analytic(cost))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from nas.budget import (
@@ -20,9 +21,10 @@ from nas.datasets import describe
 from nas.files import RunError
 from nas.known import DEPTHS, known_candidates
 from nas.limits import Limits, show_seconds
+from nas.objectives import LATENCY
 from nas.rivals import RivalCandidate, RivalSized, entry_from_dict, solve_rival
 from nas.run import Settings
-from nas.space import Space, space_for
+from nas.space import SHARES, Space, space_for
 from spaces.layouts.fog import stages_for
 
 if TYPE_CHECKING:
@@ -59,9 +61,19 @@ class Plan:
     _watch: Stopwatch | None = None
     _seconds: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def times(self) -> bool:
+        """Whether latencies are measured: as a limit or as an objective."""
+        return self.limits.latency is not None or LATENCY in self.settings.objectives
+
+    def _limits(self, candidate: Contender) -> Limits:
+        """What a candidate may use of the limits."""
+        share = candidate.share if isinstance(candidate, Candidate) else Fraction(1)
+        return self.limits.part(share)
+
     def solve(self, candidate: Contender) -> Entry | Refusal:
         """The widest network of a candidate within all limits, or why there is none."""
-        found = self._analytic(candidate)
+        found = self.analytic(candidate)
         return found if isinstance(found, Refusal) else self.timed(found)
 
     def timed(self, entry: Entry) -> Entry | Refusal:
@@ -70,18 +82,24 @@ class Plan:
             return entry
 
         def refit(width: int) -> Entry | Refusal:
-            return self._analytic(entry.candidate, width)
+            return self.analytic(entry.candidate, width)
 
-        return within_latency(entry, self.limits, self.measure, refit, self.expect)
+        limits = self._limits(entry.candidate)
+        return within_latency(entry, limits, self.measure, refit, self.expect)
 
-    def _analytic(self, candidate: Contender, at_most: int | None = None) -> Entry | Refusal:
+    def analytic(self, candidate: Contender, at_most: int | None = None) -> Entry | Refusal:
+        """The widest network within the limits that need no measuring."""
         if isinstance(candidate, RivalCandidate):
             return solve_rival(candidate, self.task, self.limits, at_most=at_most)
         if not isinstance(candidate, Candidate):
             raise TypeError(f"{candidate} is neither a design nor a rival")
         incomplete = self.settings.allow_incomplete
         return solve(
-            candidate, self.task, self.limits, allow_incomplete=incomplete, at_most=at_most
+            candidate,
+            self.task,
+            self._limits(candidate),
+            allow_incomplete=incomplete,
+            at_most=at_most,
         )
 
     def add_rivals(self) -> None:
@@ -91,7 +109,7 @@ class Plan:
         """
         for spec in self.settings.rivals:
             for depth in DEPTHS:
-                found = self._analytic(RivalCandidate(spec, (depth,) * self.space.stages))
+                found = self.analytic(RivalCandidate(spec, (depth,) * self.space.stages))
                 if not isinstance(found, Refusal):
                     break
             self.known.append(found)
@@ -132,8 +150,8 @@ class Plan:
         return self._seconds[entry.key]
 
     def latency(self, entry: Entry) -> float | None:
-        """What was measured, None without a limit of latency."""
-        return None if self.limits.latency is None else self.measure(entry)
+        """What was measured, None where latency is neither limit nor objective."""
+        return self.measure(entry) if self.times else None
 
     def remember(self, entry: Entry, seconds: float | None) -> None:
         """Take a latency from an earlier process, so that it is not measured again."""
@@ -176,12 +194,13 @@ def plan(settings: Settings) -> Plan:
         exclude=settings.exclude,
         vocabulary=settings.vocabulary,
         incomplete=settings.allow_incomplete,
+        shares=SHARES if len(settings.objectives) > 1 else (),
     )
     known = known_candidates(task, limits, stages, allow_incomplete=settings.allow_incomplete)
     made = Plan(settings, task, data_task, limits, space, [*known])
     refused: list[Entry | Refusal] = []
     for candidate in space.smallest():
-        found = made._analytic(candidate)
+        found = made.analytic(candidate)
         if not isinstance(found, Refusal):
             break
         refused.append(found)

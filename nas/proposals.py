@@ -83,6 +83,8 @@ class Proposals:
             name: CategoricalDistribution(choices) for name, choices in genes.items()
         }
         self._study = store.study(SEARCH)
+        # With several objectives Optuna takes no values on the way of a trial.
+        self._single = len(store.objectives) == 1
         self._seen = -1
         self._told: list[Told] = []
         self._open: dict[int, Trial] = {}
@@ -155,7 +157,7 @@ class Proposals:
         open_trial = self._open.pop(number)
         state = TrialState.PRUNED if value is None else TrialState.COMPLETE
         told = Told(open_trial.params, value, driver=self._driver, **facts)
-        if told.stopped is not None and len(self._store.objectives) == 1:
+        if told.stopped is not None and self._single:
             open_trial.report(told.stopped[1], told.stopped[0])
         trial = open_trial.study.tell(open_trial.number, told.values, state=state)
         told = replace(told, notes=trial.system_attrs)
@@ -188,7 +190,7 @@ class Proposals:
         return create_trial(
             state=TrialState.PRUNED if told.value is None else TrialState.COMPLETE,
             values=told.values,
-            intermediate_values=dict([told.stopped]) if told.stopped else None,
+            intermediate_values=dict([told.stopped]) if told.stopped and self._single else None,
             params=dict(told.genes),
             distributions=self._genes,
             user_attrs=dict(attrs or {}),

@@ -60,6 +60,9 @@ SCHEMES = (OPTIMAL, NUMBERS, SIZE)
 CENTRE = 16
 """The group number and the group size of LeanConvNets, section IV (g = 16, g = c/16)."""
 
+SHARES = ("1", "1/2", "1/4", "1/8")
+"""Shares of the limits where costs are objectives too: what is best depends on the size."""
+
 SMALLEST = 16
 """Reference width where the limits afford no wider network."""
 
@@ -70,7 +73,7 @@ class Space:
 
     compositions: families (`GC+PWG`, `PW+DW+PW@1/4`, whose ratio and kernel are genes) and
     designs with numbers, which stand for themselves. stages: of the layout; each has a gene for
-    its number of blocks.
+    its number of blocks. shares: of the limits that a network may use; a gene where there are any.
     """
 
     task: Task
@@ -83,6 +86,7 @@ class Space:
     kernels: tuple[int, ...] = KERNELS
     ratios: tuple[str, ...] = RATIOS
     depths: tuple[int, ...] = DEPTHS
+    shares: tuple[str, ...] = ()
     _references: dict[tuple[Design, tuple[int, ...]], tuple[int, int]] = field(
         default_factory=dict, compare=False, repr=False
     )
@@ -98,6 +102,7 @@ class Space:
             "kernel": self.kernels,
             "ratio": self.ratios,
             **dict.fromkeys(self._stages, self.depths),
+            **({"share": self.shares} if self.shares else {}),
         }
 
     @property
@@ -120,7 +125,7 @@ class Space:
         }
 
     def _relevant(self, design: Design, scheme: str) -> set[str]:
-        names = {"composition", *self._stages}
+        names = {"composition", "share", *self._stages}
         if unsettled(design):
             names |= {"scheme"} if scheme == OPTIMAL else {"scheme", "first"}
         if not is_composition(design):
@@ -140,6 +145,10 @@ class Space:
     def decode(self, genes: Genes) -> Candidate:
         """The candidate of a genome; each genome has one. Raises ValueError as `canonical`."""
         chosen = self.canonical(genes)
+        candidate = self._decoded(chosen)
+        return replace(candidate, share=Fraction(chosen["share"])) if self.shares else candidate
+
+    def _decoded(self, chosen: Mapping[str, Choice]) -> Candidate:
         design = parse(str(chosen["composition"]))
         blocks = tuple(int(chosen[name]) for name in self._stages)
         if not is_composition(design):
@@ -232,10 +241,12 @@ def space_for(
     exclude: Iterable[str] = (),
     vocabulary: Iterable[str] = (),
     incomplete: bool = False,
+    shares: Iterable[str] = (),
 ) -> Space:
     """The default space with designs added, and operators or compositions removed.
 
     vocabulary, incomplete: as `nas.compositions.compositions`; without it the paper's four.
+    shares: as `SHARES`.
     include: compositions (`GC+PW`, `PW+DW+PW@6`: its ratio becomes a choice for all) or designs
     with numbers. exclude: an operator, which removes every composition that has it, or a
     composition or design as the space lists it (a bottleneck with any ratio). Raises DesignError
@@ -259,7 +270,14 @@ def space_for(
         kept = left
     if not kept:
         raise DesignError("nothing is left to search: exclude less or include more")
-    return Space(task, limits, stages, tuple(kept), ratios=tuple(dict.fromkeys(ratios)))
+    return Space(
+        task,
+        limits,
+        stages,
+        tuple(kept),
+        ratios=tuple(dict.fromkeys(ratios)),
+        shares=tuple(shares),
+    )
 
 
 def _includable(design: Design, stages: int) -> Design:

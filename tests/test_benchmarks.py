@@ -44,3 +44,14 @@ def test_operators_benchmark(tmp_path: Path) -> None:
     assert [row["operators"] for row in result["rows"]] == [["STD"], ["SIC"]]
     assert all(row["params"] <= 6_000 and not row["failures"] for row in result["rows"])
     assert result["schedule"]["epochs"] == 1
+
+
+@pytest.mark.slow
+def test_driver_benchmark(tmp_path: Path) -> None:
+    sizes = ("--trials", "2", "--seconds", "0.01", "--speed-up-trials", "0", "--stored", "1200")
+    done = benchmark("driver", *sizes, "--out", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "1,200 trials: open in" in done.stdout
+    result = json.loads((tmp_path / "driver.json").read_text())
+    assert result["overhead"]["trainings"] > 2 and 0 < result["overhead"]["share"] < 1
+    assert result["large"]["propose"] > 0

@@ -24,9 +24,10 @@ HOMES = {
     "pydantic": ("nas/",),
     "safetensors": ("nas/exports/", "nas/trainer.py", "nas/training/", "nas/winners.py"),
     "sklearn": ("nas/datasets/",),
+    "scipy": ("nas/surrogate.py", "nas/acquisition.py", "nas/places.py"),
     "PIL": ("nas/datasets/",),
 }
-HEAVY = ("torch", "optuna", "cupy", "numba", "pandas", "sklearn")
+HEAVY = ("torch", "optuna", "cupy", "numba", "pandas", "sklearn", "scipy")
 
 
 def imports() -> list[tuple[str, str]]:
