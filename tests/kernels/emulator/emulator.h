@@ -33,6 +33,8 @@ struct alignas(16) uint4 { u32 x, y, z, w; };
 static inline float2 make_float2(float x, float y) { return {x, y}; }
 static inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 static inline uint2 make_uint2(u32 x, u32 y) { return {x, y}; }
+using std::max;
+using std::min;
 static inline uint4 make_uint4(u32 x, u32 y, u32 z, u32 w) { return {x, y, z, w}; }
 
 namespace emulator {

@@ -36,16 +36,19 @@ class EmulatorError(RuntimeError):
 @dataclass(frozen=True)
 class Emulator:
     """A `Run`. seed: of the order of warps and of the landing of copies. replace: seeded bugs, each
-    a text of the source and what stands there instead."""
+    a text of the source and what stands there instead. only: the kernel that they are seeded in,
+    where a call launches several."""
 
     seed: int = 1
     replace: tuple[tuple[str, str], ...] = ()
+    only: str = ""
 
     def __call__(
         self, kernel: Kernel, *, grid: tuple[int, int, int], arguments: Sequence[Argument]
     ) -> None:
         source = kernel.source()
-        for old, new in self.replace:
+        seeded = self.only in ("", kernel.name)
+        for old, new in self.replace if seeded else ():
             if source.count(old) == 0:
                 raise ValueError(f"{kernel.file} has no {old!r} to replace")
             source = source.replace(old, new)
