@@ -130,6 +130,7 @@ class Lab:
             "threads": self._asked.threads,
             "seed": training_seed(self._asked.seed, repeat),
             "weights": str(self._run.weights(entry.key, repeat).absolute()),
+            "choices": dict(record.choices),
         }
 
     def _facts(self, job: Job, result: Mapping[str, Any]) -> dict[str, Any]:
@@ -148,6 +149,7 @@ class Lab:
             "loss": result.get("loss"),
             "curve": list(result.get("curve", ())),
             "seconds": result.get("seconds", 0.0),
+            "kernels": result.get("kernels", {}),
         }
 
     def _drop_weights(self, leading: list[Training], row: Training) -> None:

@@ -41,11 +41,13 @@ def keep(data: Dataset) -> None:
 def train_network(task: Mapping[str, Any]) -> dict[str, Any]:
     """Train on the train split, measure on the validation split, leave the weights in a file.
 
-    task: network, data, fingerprint, schedule, seed, threads, weights (path of the file).
+    task: network, data, fingerprint, schedule, seed, threads, weights (path of the file), choices
+    (the frozen table of `kernels.choice`). The result says which implementations served: kernels.
     Raises ArithmeticError where the module has not the parameters that its design was counted for.
     """
     from safetensors.torch import save
 
+    from kernels import choice
     from nas.schedule import Schedule
     from nas.threads import threads
     from nas.train import train
@@ -60,7 +62,8 @@ def train_network(task: Mapping[str, Any]) -> dict[str, Any]:
         )
     data = _data(task)
     schedule = Schedule(**task["schedule"])
-    with threads(task["threads"]):
+    with threads(task["threads"]), choice.frozen(task["choices"]):
+        choice.record(clear=True)
         outcome = train(module, data, schedule, task["seed"], memory_format=_format(entry))
     _give_back()
     if outcome.failure is None:
@@ -68,23 +71,24 @@ def train_network(task: Mapping[str, Any]) -> dict[str, Any]:
         path.parent.mkdir(exist_ok=True)
         state = {name: value.contiguous() for name, value in module.state_dict().items()}
         write_atomically(path, save(state))
-    return asdict(outcome)
+    return asdict(outcome) | {"kernels": choice.record()}
 
 
 def judge_network(task: Mapping[str, Any]) -> dict[str, Any]:
     """Measure trained weights on the test split.
 
-    task: network, data, fingerprint, threads, weights.
+    task: network, data, fingerprint, threads, weights, choices.
     """
     from safetensors.torch import load_file
 
+    from kernels import choice
     from nas.threads import threads
     from nas.train import evaluate
 
     entry = entry_from_dict(task["network"])
     module = entry.module()
     module.load_state_dict(load_file(task["weights"]))
-    with threads(task["threads"]):
+    with threads(task["threads"]), choice.frozen(task["choices"]):
         accuracy, loss = evaluate(module, _data(task).test, memory_format=_format(entry))
     return {"accuracy": accuracy, "loss": loss}
 

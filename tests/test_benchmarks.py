@@ -44,3 +44,27 @@ def test_operators_benchmark(tmp_path: Path) -> None:
     assert [row["operators"] for row in result["rows"]] == [["STD"], ["SIC"]]
     assert all(row["params"] <= 6_000 and not row["failures"] for row in result["rows"])
     assert result["schedule"]["epochs"] == 1
+
+
+@pytest.mark.slow
+def test_kernels_benchmark(tmp_path: Path) -> None:
+    """Correct results, every peer, the floor; the aims need a quiet machine."""
+    quick = ("--threads", "1", "--rounds", "1", "--window", "0.001", "--layers", "1")
+    done = benchmark("kernels", "--device", "cpu", *quick, "--no-compile", "--out", str(tmp_path))
+    assert done.returncode in (0, 1), done.stderr
+    result = json.loads((tmp_path / "kernels-cpu-1.json").read_text())
+    assert {"date", "processor", "versions"} <= result["machine"].keys()
+    assert result["wrong"] == []
+    assert "MALLOC_TOP_PAD_" in result["allocator"]
+    rows = result["rows"]
+    assert {row["operation"] for row in rows} == {
+        "lean",
+        "structured c=C/2",
+        "structured c=C/4",
+        "sic",
+        "explicit",
+        "implicit",
+        "circulant",
+    }
+    assert all(row["served"] and row["ratios"] for row in rows)
+    assert all(row["floor"] > 0 for row in rows if row["direction"] == "forward")

@@ -14,6 +14,7 @@ LAYERS = ("kernels", "spaces", "analysis", "nas")
 HOMES = {
     "cupy": ("kernels/",),
     "numba": ("kernels/", "analysis/sweep.py"),
+    "llvmlite": ("kernels/jit/",),
     "networkx": ("analysis/graph.py",),
     "optuna": ("nas/",),
     "rich": ("nas/",),
@@ -24,7 +25,7 @@ HOMES = {
     "sklearn": ("nas/datasets/",),
     "PIL": ("nas/datasets/",),
 }
-HEAVY = ("torch", "optuna", "cupy", "numba", "pandas", "sklearn")
+HEAVY = ("torch", "optuna", "cupy", "numba", "llvmlite", "pandas", "sklearn")
 
 
 def imports() -> list[tuple[str, str]]:
