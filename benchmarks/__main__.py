@@ -7,7 +7,9 @@ from importlib import import_module
 from pathlib import Path
 
 NAMES = sorted(
-    path.stem for path in Path(__file__).parent.glob("[!_]*.py") if path.stem != "machine"
+    path.stem
+    for path in Path(__file__).parent.glob("[!_]*.py")
+    if path.stem not in {"machine", "layers", "timing"}
 )
 
 

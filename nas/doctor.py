@@ -16,12 +16,14 @@ DISTRIBUTION = "leanfield"
 
 @dataclass(frozen=True)
 class Report:
-    """packages: distribution -> version or None; clashes: import name -> other owners."""
+    """packages: distribution -> version or None; kernels: way of computing on the CPU -> what it is
+    here, or why it does not serve; clashes: import name -> other owners."""
 
     python: str
     machine: str
     packages: dict[str, str | None]
     backends: tuple[Backend, ...]
+    kernels: dict[str, str]
     clashes: dict[str, list[str]]
 
     @property
@@ -40,6 +42,9 @@ class Report:
         for b in self.backends:
             state = "serves" if b.serves else "does not serve"
             lines.append(f"  {b.name:<14}{state} {b.version or ''} ({b.detail})")
+        lines.append("kernels on the CPU")
+        for name, state in self.kernels.items():
+            lines.append(f"  {name:<14}{state}")
         for name, owners in self.clashes.items():
             lines.append(
                 f"warning: the import name {name!r} also belongs to {', '.join(owners)}; "
@@ -55,8 +60,36 @@ def diagnose() -> Report:
         machine=f"{platform.system()} {platform.machine()}",
         packages={name: _version(name) for name in _requirements()},
         backends=backends(),
+        kernels=_kernels(),
         clashes=_clashes(),
     )
+
+
+def _kernels() -> dict[str, str]:
+    """What the operations can be served by, and where their table of choices lies."""
+    try:
+        import torch
+
+        from kernels import choice
+        from kernels.jit import maps
+        from kernels.lean.cpu import why_not_adding
+    except ImportError as error:
+        return {"torch": f"does not serve: {error}"}
+    probe = torch.zeros(1, 1, 2, 2).to(memory_format=torch.channels_last)
+    generated = maps.why_not(probe)
+    if generated is None:
+        from kernels.jit.machine import vectors
+
+        generated = f"serves: vectors of {vectors().lanes} floats"
+    adding = why_not_adding(probe)
+    table = choice.file()
+    known = f"{len(choice.table())} in {table}" if table.exists() else f"none yet in {table}"
+    return {
+        "llvm": generated,
+        "onednn": "serves" if adding is None else adding,
+        "torch": f"serves: {torch.get_num_threads()} threads",
+        "choices": known,
+    }
 
 
 def _requirements() -> list[str]:

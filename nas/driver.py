@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -57,6 +57,24 @@ class Result:
             "interrupted": self.interrupted,
             "notes": list(self.notes),
         }
+
+
+def served(trainings: Iterable[Training]) -> dict[str, list[str]]:
+    """operation -> the implementations that served it in these trainings."""
+    found: dict[str, set[str]] = {}
+    for row in trainings:
+        for operation, names in row.facts.get("kernels", {}).items():
+            found.setdefault(operation, set()).update(names)
+    return {operation: sorted(found[operation]) for operation in sorted(found)}
+
+
+def listed(kernels: Mapping[str, list[str]]) -> str:
+    """In one line.
+
+    >>> listed({"explicit": ["llvm"], "lean": ["convolution", "llvm"]})
+    'explicit by llvm, lean by convolution and llvm'
+    """
+    return ", ".join(f"{name} by {' and '.join(ways)}" for name, ways in kernels.items())
 
 
 class Driver:
@@ -127,7 +145,10 @@ class Driver:
             write_table(path, found)
             if ended:
                 audit.write(path, audit.brief(found, self._ledger.rows, asked.seed))
-                self._run.finish()
+                kernels = served(self._ledger.rows)
+                self._run.finish(kernels)
+                if kernels:
+                    self._note(f"kernels: {listed(kernels)}")
         if self._plan.how_timed:
             self._note(f"latency: {self._plan.how_timed}")
         return Result(path, found, not ended, tuple(self._notes))

@@ -65,6 +65,7 @@ def task_of(
         "schedule": dict(schedule),
         "threads": plan.settings.threads,
         "seed": seed,
+        "choices": dict(run.record.choices),
     }
 
 
@@ -225,6 +226,7 @@ class Lab:
             "curve": list(result.get("curve", ())),
             "judged": [epoch for epoch, _ in job.rungs] + [self._run.record.schedule["epochs"]],
             "seconds": result.get("seconds", 0.0),
+            "kernels": result.get("kernels", {}),
         }
 
     def _reason(self, job: Job, result: Mapping[str, Any]) -> str | None:

@@ -118,7 +118,10 @@ class Settings(_Record):
 
 
 class Record(_Record):
-    """run.json."""
+    """run.json. choices: the table of implementations that all trainings were given, a key of
+    `kernels.choice` each; what it does not hold is the first in order that serves. kernels: which
+    ones have served, by operation.
+    """
 
     schema_version: Literal[1] = SCHEMA
     settings: Settings
@@ -128,6 +131,8 @@ class Record(_Record):
     machine: dict[str, str]
     created: str
     finished: str | None = None
+    choices: dict[str, str] = {}
+    kernels: dict[str, list[str]] = {}
 
     def shared(self) -> dict[str, Any]:
         """What is equal for all drivers of one study: everything on which a result depends."""
@@ -196,10 +201,12 @@ class RunFolder:
             )
         )
 
-    def finish(self) -> None:
-        """Note the time of the end and drop the weights that are in winners/ or of no use."""
+    def finish(self, kernels: Mapping[str, list[str]] | None = None) -> None:
+        """Note the time of the end and which implementations served; drop the weights that are in
+        winners/ or of no use."""
         if self.record.finished is None:
-            self._write(self.record.model_copy(update={"finished": _now()}))
+            found = {"finished": _now(), "kernels": dict(kernels or {})}
+            self._write(self.record.model_copy(update=found))
         shutil.rmtree(self.path / "weights", ignore_errors=True)
 
     def weights(self, key: str, repeat: int) -> Path:

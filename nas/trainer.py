@@ -44,12 +44,14 @@ def keep(data: Dataset, gpu: int | None = None) -> None:
 def train_network(task: Mapping[str, Any]) -> dict[str, Any]:
     """Train on the train split, measure on the validation split, give the weights back.
 
-    task: network, data, fingerprint, schedule, seed, threads, device, half (bfloat16 or not), and
-    perhaps rungs: [epoch, floor or None] of each epoch after which it is judged before the end.
+    task: network, data, fingerprint, schedule, seed, threads, device, half (bfloat16 or not),
+    choices (the frozen table of `kernels.choice`), and perhaps rungs: [epoch, floor or None] of each epoch
+    after which it is judged before the end. The result says which implementations served: kernels.
     Raises ArithmeticError where the module has not the parameters that its design was counted for.
     """
     from safetensors.torch import save
 
+    from kernels import choice
     from nas.half import Half
     from nas.schedule import Schedule
     from nas.threads import threads
@@ -65,7 +67,8 @@ def train_network(task: Mapping[str, Any]) -> dict[str, Any]:
         )
     data = _data(task)
     schedule = Schedule(**task["schedule"])
-    with threads(task["threads"]):
+    with threads(task["threads"]), choice.frozen(task["choices"]):
+        choice.record(clear=True)
         outcome = train(
             Half(module) if task["half"] else module,
             data,
@@ -78,23 +81,25 @@ def train_network(task: Mapping[str, Any]) -> dict[str, Any]:
     _give_back()
     state = {name: value.cpu().contiguous() for name, value in module.state_dict().items()}
     kept = outcome.failure is None and outcome.stopped is None
-    return {**asdict(outcome), "weights": save(state) if kept else None}
+    weights = save(state) if kept else None
+    return {**asdict(outcome), "weights": weights, "kernels": choice.record()}
 
 
 def judge_network(task: Mapping[str, Any]) -> dict[str, Any]:
     """Measure trained weights on the test split.
 
-    task: network, data, fingerprint, threads, device, weights.
+    task: network, data, fingerprint, threads, device, weights, choices.
     """
     from safetensors.torch import load as weights_of
 
+    from kernels import choice
     from nas.threads import threads
     from nas.train import evaluate
 
     entry = entry_from_dict(task["network"])
     module = entry.module()
     module.load_state_dict(weights_of(task["weights"]))
-    with threads(task["threads"]):
+    with threads(task["threads"]), choice.frozen(task["choices"]):
         accuracy, loss = evaluate(module, _data(task).test, task["device"], _format(entry))
     return {"accuracy": accuracy, "loss": loss}
 

@@ -55,3 +55,26 @@ def test_driver_benchmark(tmp_path: Path) -> None:
     result = json.loads((tmp_path / "driver.json").read_text())
     assert result["overhead"]["trainings"] > 2 and 0 < result["overhead"]["share"] < 1
     assert result["large"]["propose"] > 0
+
+
+def test_kernels_benchmark(tmp_path: Path) -> None:
+    """Correct results, every peer, the floor; the aims need a quiet machine."""
+    quick = ("--threads", "1", "--rounds", "1", "--window", "0.001", "--layers", "1")
+    done = benchmark("kernels", "--device", "cpu", *quick, "--no-compile", "--out", str(tmp_path))
+    assert done.returncode in (0, 1), done.stderr
+    result = json.loads((tmp_path / "kernels-cpu-1.json").read_text())
+    assert {"date", "processor", "versions"} <= result["machine"].keys()
+    assert result["wrong"] == []
+    assert "MALLOC_TOP_PAD_" in result["allocator"]
+    rows = result["rows"]
+    assert {row["operation"] for row in rows} == {
+        "lean",
+        "structured c=C/2",
+        "structured c=C/4",
+        "sic",
+        "explicit",
+        "implicit",
+        "circulant",
+    }
+    assert all(row["served"] and row["ratios"] for row in rows)
+    assert all(row["floor"] > 0 for row in rows if row["direction"] == "forward")

@@ -14,6 +14,7 @@ LAYERS = ("kernels", "spaces", "analysis", "nas")
 HOMES = {
     "cupy": ("kernels/",),
     "numba": ("kernels/", "analysis/sweep.py"),
+    "llvmlite": ("kernels/jit/",),
     "networkx": ("analysis/graph.py",),
     "optuna": ("nas/",),
     "sqlalchemy": ("nas/study.py", "nas/team.py"),
@@ -27,7 +28,7 @@ HOMES = {
     "scipy": ("nas/surrogate.py", "nas/acquisition.py", "nas/places.py"),
     "PIL": ("nas/datasets/",),
 }
-HEAVY = ("torch", "optuna", "cupy", "numba", "pandas", "sklearn", "scipy")
+HEAVY = ("torch", "optuna", "cupy", "numba", "llvmlite", "pandas", "sklearn", "scipy")
 
 
 def imports() -> list[tuple[str, str]]:

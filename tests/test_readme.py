@@ -61,9 +61,11 @@ def test_the_search_of_the_readme(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_python_of_the_readme(tmp_path: Path) -> None:
-    (code,) = re.findall(r"^```python\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
-    assert len(code.strip().splitlines()) <= 12
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True)
+    codes = re.findall(r"^```python\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
+    assert len(codes) == 2
+    for code in codes:
+        assert len(code.strip().splitlines()) <= 12
+        subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True)
 
 
 def test_make_runs_the_search_of_the_readme() -> None:

@@ -24,7 +24,7 @@ def implicit(y: Tensor, reaction: Tensor, kernel: Tensor, step: float = 1.0) -> 
 
 def circulant(x: Tensor, kernel: Tensor) -> Tensor:
     """K_circ x: block (i, j) is kernel[(j - i) mod C]. x: (N, C, H, W). kernel: (C, k, k)."""
-    symbol = torch.fft.rfftn(laid_out(kernel, (x.shape[-2], x.shape[-1]))).conj()
+    symbol = torch.fft.rfftn(laid_out(kernel, (x.shape[-2], x.shape[-1]))).conj_physical()
     return filtered(x, symbol)
 
 

@@ -79,7 +79,16 @@ def uses(node: ast.AST, module: str) -> Iterator[tuple[ast.Name, Name]]:
     bound |= {n.id for n in inner if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
     for name in inner:
         if isinstance(name, ast.Name) and name.id in scope and name.id not in bound:
-            yield name, scope[name.id]
+            yield name, defining(scope[name.id])
+
+
+@cache
+def defining(name: Name) -> Name:
+    """Of an operation with faster versions the plain function that defines it (`definition`)."""
+    if not is_ours(name) or not name.name:
+        return name
+    definition = getattr(getattr(import_module(name.module), name.name, None), "definition", None)
+    return name if definition is None else Name(definition.__module__, definition.__name__)
 
 
 def constant(value: object) -> str | None:

@@ -67,7 +67,7 @@ class Circulant(Itemised, ShapeKeeping):
         return stencils[(channels - channels[:, None]) % place.channels]
 
     def module(self, place: Place) -> nn.Module:
-        from kernels.diffusion.fourier import circulant
+        from kernels.diffusion.operation import circulant
         from spaces.modules import Weighted
 
         shape = (place.channels, self.kernel, self.kernel)

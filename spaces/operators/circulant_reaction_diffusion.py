@@ -56,7 +56,7 @@ class CirculantReactionDiffusion(TimeStep):
         return 2
 
     def advance(self) -> Callable[..., Tensor]:
-        from kernels.diffusion.fourier import circulant_explicit
+        from kernels.diffusion.operation import circulant_explicit
 
         return circulant_explicit
 

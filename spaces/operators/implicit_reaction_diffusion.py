@@ -58,7 +58,7 @@ class ImplicitReactionDiffusion(TimeStep):
         return 1
 
     def advance(self) -> Callable[..., Tensor]:
-        from kernels.diffusion.fourier import implicit
+        from kernels.diffusion.operation import implicit
 
         return implicit
 

@@ -161,7 +161,8 @@ class Lean(GroupNumber):
     # ---- module ------------------------------------------------------------------------------
 
     def module(self, place: Place) -> nn.Module:
-        from kernels.lean.reference import lean, lean_depthwise
+        from kernels.lean.operation import lean
+        from kernels.lean.reference import lean_depthwise
         from spaces.modules import Weighted
 
         c, f, outer = place.channels, place.features, len(self.taps)

@@ -61,7 +61,7 @@ class LinearMix(ShapeKeeping):
         return (self.params(place) - place.channels) * place.out_pixels
 
     def module(self, place: Place) -> nn.Module:
-        from kernels.linear_mix.reference import linear_mix
+        from kernels.linear_mix.operation import linear_mix
         from spaces.modules import Weighted
 
         c, k = place.channels, self.kernel

@@ -56,7 +56,7 @@ class ReactionDiffusion(TimeStep):
         return 2
 
     def advance(self) -> Callable[..., Tensor]:
-        from kernels.diffusion.reference import explicit
+        from kernels.diffusion.operation import explicit
 
         return explicit
 

@@ -127,7 +127,7 @@ class SingleIntraChannel(Itemised, Subdivided):
         return np.asarray(kernel)
 
     def module(self, place: Place) -> nn.Module:
-        from kernels.factorized.reference import single_intra_channel
+        from kernels.factorized.operation import single_intra_channel
         from spaces.modules import Weighted
 
         c, k, projection = place.channels, self.kernel, self._projection(place)

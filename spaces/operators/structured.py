@@ -126,7 +126,7 @@ class Structured(SummedConvolution, GroupNumber, GroupedWindow):
     # ---- module ------------------------------------------------------------------------------
 
     def module(self, place: Place) -> nn.Module:
-        from kernels.structured.reference import structured
+        from kernels.structured.operation import structured
         from spaces.modules import Weighted
 
         c = self.kept(place)

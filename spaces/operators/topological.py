@@ -83,7 +83,7 @@ class Topological(Subdivided, ShapeKeeping):
         return Topological(grid=topology.grid, near=topology.near, kernel=self.kernel)
 
     def module(self, place: Place) -> nn.Module:
-        from kernels.factorized.reference import topological
+        from kernels.factorized.operation import topological
         from spaces.modules import Weighted
 
         grid, near = self._here(place)

@@ -10,6 +10,7 @@ import re
 import struct
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
@@ -23,6 +24,7 @@ from torch.nn import functional
 from analysis.cost import network_cost
 from analysis.field import field
 from analysis.theorems import resolve
+from kernels.choice import using
 from nas.candidates import Candidate, Sized, Task
 from nas.exports import ExportError, export, file_stem, formats
 from nas.exports.weights import read, to_bytes
@@ -32,6 +34,14 @@ from spaces.network import block
 from spaces.operator import DesignError
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def plain() -> Iterator[None]:
+    """An exported file holds the definitions, so that only plain torch agrees in every bit."""
+    with using("torch"):
+        yield
+
 
 NAMED = (
     "DW+PW",

@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import nn
 
+from kernels.choice import using
 from nas.candidates import Candidate, Sized, Task
 from nas.exports import export
 from spaces.design import Design, parse
@@ -23,6 +24,14 @@ from spaces.operator import DesignError
 from spaces.vocabulary import vocabulary
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def plain() -> Iterator[None]:
+    """An exported file holds the definitions, so that only plain torch agrees in every bit."""
+    with using("torch"):
+        yield
+
 
 TASKS = (Task((1, 9, 8), 3), Task((3, 8, 8), 4))
 WIDTHS = (16, 12, 18, 24, 64)

@@ -1,0 +1,1 @@
+"""Cases, clocks, floors and figures of the benchmarks `kernels` and `networks`."""

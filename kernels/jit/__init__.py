@@ -1,0 +1,1 @@
+"""Vector code for the CPU by the compiler that numba brings: no compiler is needed here."""
