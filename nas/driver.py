@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nas import audit
 from nas.budget import Refusal
@@ -16,7 +16,6 @@ from nas.candidates import Candidate, Contender, Entry
 from nas.executors import Engine
 from nas.files import RunError
 from nas.finals import finalists, missing, shipped, write_winner
-from nas.guide import Guide
 from nas.interrupt import Interrupts
 from nas.lab import Job, Lab
 from nas.observer import Observer
@@ -29,6 +28,9 @@ from nas.study import Ledger, Store, Training, refusals, study_of
 from nas.table import Row, rows, write_table
 from nas.team import Alone, Claim, Shared, Team
 from nas.trainer import Trainer
+
+if TYPE_CHECKING:
+    from nas.guide import Guide
 
 PATIENCE = 20
 """Useless proposals in a row, after which the next untried candidate of the space is taken."""
@@ -159,6 +161,8 @@ class Driver:
             self._note(f"no early stopping: the schedule has fewer than {FEWEST} epochs")
         if self._asked.sampler != "model":
             return None
+        from nas.guide import Guide
+
         # Timing comes after the choice: most of what the model looks at is never trained.
         settle = self._plan.analytic if self._plan.times else self._settle
         told, ordinal = (lambda: self._proposals.told), self._team.ordinal

@@ -39,12 +39,12 @@ NEVER = -math.inf
 
 
 def rungs(epochs: int) -> tuple[int, ...]:
-    """After which epochs a training of so many is judged: 1/8, 1/4, 1/2 and all.
+    """After which epochs a training of so many is judged: 1/16, 1/8, 1/4, 1/2 and all.
 
-    >>> rungs(20), rungs(3), rungs(1)
-    ((3, 5, 10, 20), (1, 2, 3), (1,))
+    >>> rungs(40), rungs(4), rungs(1)
+    ((3, 5, 10, 20, 40), (1, 2, 4), (1,))
     """
-    shares = {max(1, math.ceil(epochs / part)) for part in (8, 4, 2)}
+    shares = {max(1, math.ceil(epochs / part)) for part in (16, 8, 4, 2)}
     return tuple(sorted(shares | {epochs}))
 
 

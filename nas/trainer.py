@@ -45,8 +45,9 @@ def train_network(task: Mapping[str, Any]) -> dict[str, Any]:
     """Train on the train split, measure on the validation split, give the weights back.
 
     task: network, data, fingerprint, schedule, seed, threads, device, half (bfloat16 or not),
-    choices (the frozen table of `kernels.choice`), and perhaps rungs: [epoch, floor or None] of each epoch
-    after which it is judged before the end. The result says which implementations served: kernels.
+    choices (the frozen table of `kernels.choice`), and perhaps rungs: [epoch, floor or None] of
+    each epoch after which it is judged before the end. The result says which implementations
+    served: kernels.
     Raises ArithmeticError where the module has not the parameters that its design was counted for.
     """
     from safetensors.torch import save

@@ -61,6 +61,7 @@ PROTOCOLS: dict[str, Protocol] = {
     "e4-b8-r0.1": _sgd(4, 8, 0.1, 1),
     "e8-b32-r0.2-half": replace(_sgd(8, 32, 0.2, 1), share=0.5),
     "e4-b32-r0.2-8x8": replace(_sgd(4, 32, 0.2, 1), pooling=2),
+    "e16-b64-r0.4-8x8-a1": replace(_sgd(16, 64, 0.4, 1, augment=1), pooling=2),
     "e4-b32-r0.1": _sgd(4, 32, 0.1, 3),
     "e4-b64-r0.1": _sgd(4, 64, 0.1, 1),
     "e4-b32-r0.2-a1": _sgd(4, 32, 0.2, 1, augment=1),

@@ -29,6 +29,7 @@ def task(**changes: Any) -> dict[str, Any]:
         "seed": 0,
         "threads": 1,
         "device": "cpu",
+        "choices": {},
         "half": False,
         **changes,
     }
