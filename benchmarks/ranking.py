@@ -30,6 +30,7 @@ TRIVIAL = (
     "rank",
 )
 SCORES = ("naswot", "gradient", "snip", "synflow")
+FEWEST = 8  # designs that a tau is given for
 TOP = 0.2  # of the designs count as the best
 
 
@@ -47,12 +48,13 @@ def main(arguments: list[str]) -> int:
     )
     for row in result["schedules"]:
         print(
-            f"  {row['schedule']:<20}{row['seeds']} seeds {row['tau']:6.2f}{row['seconds']:8.2f} s"
+            f"  {row['schedule']:<22}{row['seeds']} seeds {row['tau']:6.2f}{row['seconds']:8.2f} s "
+            f"on {row['designs']} designs, where brief has {row['brief_there']:.2f}"
         )
-    parts = [("B", large), ("B", small), ("A", large), ("A", small)]
-    result["agreement"] = [agreement(bench, half, budget) for half, budget in parts]
-    for part in result["agreement"]:
-        _show(part)
+    result["agreement"] = []
+    for half, budget in (("B", large), ("B", small), ("A", large), ("A", small)):
+        result["agreement"].append(agreement(bench, half, budget))
+        _show(result["agreement"][-1])
     store(result, asked.out)
     return 0
 
@@ -61,12 +63,17 @@ def schedules(bench: SparseKernelBench, half: str, budget: int) -> Iterator[dict
     """Each schedule with 1, 2, ... seeds: tau, its interval and the seconds that one design takes.
 
     With fewer seeds than there are, tau is the mean over all choices of that many in a row.
+    brief_there: tau of the default with all its seeds on the same designs.
     """
     truth = bench.accuracies(LONG, half=half, budget=budget).dropna().mean(axis=1)
+    usual = _known(bench, BRIEF, truth, half, budget).mean(axis=1)
     for name in bench.schedules:
         if name == LONG:
             continue
         table = _known(bench, name, truth, half, budget)
+        if len(table) < FEWEST:
+            continue
+        table = table.loc[table.index.intersection(usual.index)]
         kept = truth.loc[table.index]
         seconds = bench.accuracies(name, column="seconds", half=half, budget=budget)
         one = float(seconds.loc[table.index].mean(axis=None))
@@ -81,6 +88,7 @@ def schedules(bench: SparseKernelBench, half: str, budget: int) -> Iterator[dict
                 "interval": bootstrap(kendall, table.iloc[:, :seeds].mean(axis=1), kept)[1:],
                 "seconds": seeds * one,
                 "designs": len(table),
+                "brief_there": kendall(usual.loc[table.index], kept),
             }
 
 
@@ -123,9 +131,11 @@ def agreement(bench: SparseKernelBench, half: str, budget: int) -> dict[str, Any
 def _known(
     bench: SparseKernelBench, schedule: str, truth: pd.Series[float], half: str, budget: int
 ) -> pd.DataFrame:
-    """The accuracies of the designs of `truth`; one that failed ranks last."""
-    table = bench.accuracies(schedule, half=half, budget=budget)
-    return table.loc[table.index.intersection(truth.index)].fillna(0.0)
+    """The accuracies of those designs of `truth` that have every seed; a failure counts as 0."""
+    filters = {"half": half, "budget": budget}
+    trained = bench.accuracies(schedule, column="seconds", **filters).notna().all(axis=1)
+    table = bench.accuracies(schedule, **filters).loc[trained[trained].index].fillna(0.0)
+    return table.loc[table.index.intersection(truth.index)]
 
 
 def _show(part: dict[str, Any]) -> None:

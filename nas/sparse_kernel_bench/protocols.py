@@ -68,7 +68,7 @@ PROTOCOLS: dict[str, Protocol] = {
     "e4-b32-adamw": Protocol(Schedule(4, 32, "adamw", 0.006, weight_decay=0.01), (0,)),
     "e1-b32-r0.2": _sgd(1, 32, 0.2, 1),
 }
-FIRST = ("long", "brief", "e4-b16-r0.2", "e4-b8-r0.1", "e4-b32-r0.1")
+FIRST = ("long", "brief", "e4-b32-r0.1")
 """Those that are run before the others."""
 
 
