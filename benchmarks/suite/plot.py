@@ -91,11 +91,14 @@ def plot(rows: Iterable[Row], path: Path) -> Path:
         raise ValueError("there is nothing to draw: the 9-point lean convolution was not measured")
     kind = lean[0]["kind"]
     directions = list(dict.fromkeys(row["direction"] for row in lean))
+    batches = {row["batch"] for row in lean}
+    batch = f", batch {batches.pop()}" if len(batches) == 1 else ""
     figure = Figure(figsize=(10.5, 4.4), layout="constrained")
     panels = figure.subplots(1, len(directions), sharey=True, squeeze=False)[0]
     for axes, direction in zip(panels, directions, strict=True):
         _panel(axes, series_of(rows, kind, direction))
-        axes.set_title(TITLES.get(direction, direction), loc="left", fontsize=11)
+        title = f"{TITLES.get(direction, direction)}, {kind}{batch}"
+        axes.set_title(title, loc="left", fontsize=11)
     panels[0].set_ylabel("milliseconds")
     handles, names = panels[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside right center", frameon=False, fontsize=9)

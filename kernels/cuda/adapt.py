@@ -23,6 +23,8 @@ def why_not_device(x: Tensor) -> str | None:
     """Why a GPU is not one that the kernels are made for, None if it is."""
     if x.device.type != "cuda":
         return None
+    if torch.version.hip:
+        return "the kernels are for NVIDIA GPUs, and this torch is built for AMD's"
     found: Any = torch.cuda.get_device_properties(x.device)
     if found.major < 8:
         return f"{found.name} has compute capability {found.major}.{found.minor}; valid are 8.0 on"

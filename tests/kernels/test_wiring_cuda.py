@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from kernels import choice
 from kernels.backends import MissingComponentError, backend
-from kernels.cuda.adapt import precision
+from kernels.cuda.adapt import precision, why_not_device
 from kernels.cuda.source import Run
 from kernels.diffusion import gpu as diffusion
 from kernels.diffusion.operation import CIRCULANT, EXPLICIT, IMPLICIT, explicit, implicit
@@ -294,6 +295,26 @@ def test_it_serves_no_tensor_of_the_cpu() -> None:
     with pytest.raises(KernelError, match="cuda serves cuda, not cpu"):
         case(given, backend="cuda")
     assert "cuda" not in CIRCULANT.implementations
+
+
+@pytest.mark.parametrize(
+    ("major", "shared", "reason"),
+    [
+        (9, 227 * 1024, None),
+        (8, 163 * 1024, None),
+        (8, 99 * 1024, "gives a block 101376 bytes of shared memory; the tiles need 163840"),
+        (7, 96 * 1024, "has compute capability 7.5; valid are 8.0 on"),
+    ],
+)
+def test_which_gpus_it_serves(
+    major: int, shared: int, reason: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = SimpleNamespace(name="GPU", major=major, minor=5, shared_memory_per_block_optin=shared)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: found)
+    x: Any = SimpleNamespace(device=torch.device("cuda"))
+    said = why_not_device(x)
+    assert said is None if reason is None else said is not None and reason in said
+    assert why_not_device(torch.zeros(1)) is None
 
 
 def test_it_comes_first() -> None:
