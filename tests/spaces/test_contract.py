@@ -21,6 +21,7 @@ from analysis.field import support
 from analysis.graph import dependency_graph, reachable
 from spaces.design import Design, Step, from_json, from_slug, parse
 from spaces.grouped import divisors
+from spaces.modules import Weighted
 from spaces.operator import DesignError, Operator
 from spaces.place import Place
 from spaces.vocabulary import operator_class, vocabulary
@@ -96,7 +97,10 @@ class AdditionCounter(TorchDispatchMode):
 
 
 def additions(module: nn.Module, images: int, place: Place) -> int:
-    """What a loop counts on a batch of so many images."""
+    """What a loop counts on a batch of so many images, by the definitions of the operations."""
+    for layer in module.modules():
+        if isinstance(layer, Weighted):
+            layer.function = getattr(layer.function, "definition", layer.function)
     with torch.no_grad(), AdditionCounter() as counter:
         module(torch.zeros(images, place.channels, place.height, place.width))
     return counter.total
