@@ -97,7 +97,7 @@ class Settings(_Record):
     epochs: Positive | None = None
     workers: Positive = 1
     threads: Positive = 1
-    sampler: Literal["model", "tpe", "nsga2", "random", "gp"] = "tpe"
+    sampler: Literal["model", "tpe", "nsga2", "random", "gp"] = "model"
     objectives: Annotated[tuple[str, ...], AfterValidator(checked)] = (ACCURACY,)
     early_stopping: bool = True
     seed: Annotated[int, Field(ge=0)] = 0
