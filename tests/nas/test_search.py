@@ -110,7 +110,9 @@ def test_the_test_split_is_read_once_and_last(tmp_path: Path) -> None:
 def test_no_design_over_budget_is_trained_and_the_sampler_is_told(tmp_path: Path) -> None:
     counting = Counting()
     result = search(
-        asked(max_params=700, trials=6, seeds=1), tmp_path / "run", trainer=counting.trainer
+        asked(max_params=700, trials=6, seeds=1, sampler="tpe"),
+        tmp_path / "run",
+        trainer=counting.trainer,
     )
     assert all(row.params <= 700 for row in trained(result.rows))
     refused = [t for t in proposals(tmp_path / "run") if t.user_attrs["told"]["refused"]]
@@ -127,7 +129,7 @@ def test_an_exhausted_space_ends_and_says_so(
     monkeypatch.setattr(driver, "PATIENCE", 4)
     counting = Counting()
     result = search(
-        asked(**NINE, trials=50, seeds=1, max_params=20_000),
+        asked(**NINE, trials=50, seeds=1, max_params=20_000, sampler="tpe"),
         tmp_path / "run",
         trainer=counting.trainer,
     )
