@@ -36,8 +36,10 @@ __all__ = [
 ]
 
 TIMINGS = 6
-GUESSES = 4
 """Timings of one candidate at most."""
+
+GUESSES = 4
+"""Widths whose time is estimated before the first is measured, at most."""
 
 INCOMPLETE = 16
 """Widths that fit and see too little before the widest is looked for from the narrowest on."""

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from nas.budget import (
@@ -29,6 +30,7 @@ from spaces.layouts.fog import stages_for
 
 if TYPE_CHECKING:
     from nas.latency import Stopwatch
+    from nas.profile import Profile
 
 
 class TooSlowError(BudgetError):
@@ -130,14 +132,19 @@ class Plan:
 
     def expect(self, entry: Entry) -> float:
         """Seconds for one image by the profile of this machine, a usual guess where it has none."""
-        from nas.profile import Profile, default_path
-
-        path = default_path()
-        if not path.exists():
+        if (profile := self._profile) is None:
             return usual_seconds(entry)
         from nas.roofline import estimate
 
-        return estimate(entry.module(seed=0), (1, *entry.task.input), Profile.read(path))
+        return estimate(entry.module(seed=0), (1, *entry.task.input), profile)
+
+    @cached_property
+    def _profile(self) -> Profile | None:
+        """Of this machine, where it was measured."""
+        from nas.profile import Profile, default_path
+
+        path = default_path()
+        return Profile.read(path) if path.exists() else None
 
     def measure(self, entry: Entry) -> float:
         """Seconds for one image on this machine, timed once a network."""
