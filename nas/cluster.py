@@ -2,9 +2,10 @@
 
 The scheduler runs a task again when its worker dies, and gives it up with KilledWorker after
 `distributed.scheduler.allowed-failures` of them (3 deaths are forgiven). Results live on the
-workers until they are fetched, so no future is kept longer than its result (else the scheduler
-would compute finished tasks anew). A worker process does one task at a time, since a training draws
-from the random numbers of its process. Importing this imports distributed.
+workers, and the scheduler computes what somebody wants anew when the worker that holds it dies; so
+a result is given out only when the scheduler has forgotten its task, which hence never runs again.
+A worker process does one task at a time, since a training draws from the random numbers of its
+process. Importing this imports distributed.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ import time
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from typing import Any, Literal
 
 from distributed import Client, KilledWorker, get_worker
+from distributed.client import FutureCancelledError
 
 from nas.executors import Task, Work
 from nas.files import RunError
@@ -29,6 +32,8 @@ RESTART = 30.0
 """Seconds in which the nanny of a hung worker should have started another."""
 GLANCE = 1.0
 """Seconds between two looks at who has joined or left."""
+BLINK = 0.002
+"""Seconds between two looks at whether the scheduler has forgotten a task."""
 _one_at_a_time = threading.Lock()
 
 
@@ -64,7 +69,7 @@ class Cluster:
         self._address = address
         self._names = count()
         self._places: dict[str, _Place] = {}
-        self._futures: dict[Future[Any], str] = {}
+        self._there: dict[Future[Any], Any] = {}
         self._client.subscribe_topic(TOPIC, self._hear)  # type: ignore[no-untyped-call]
         gpus = sum(worker["resources"].get("GPU", 0) for worker in self._workers().values())
         self.device: Literal["cpu", "cuda"] = "cuda" if gpus else "cpu"
@@ -88,10 +93,10 @@ class Cluster:
         name = f"leanfield-{self._client.id}-{next(self._names)}"
         self._places[name] = _Place(time.monotonic())
         asked: dict[str, Any] = {"resources": {"GPU": 1}} if task.get("device") == "cuda" else {}
-        executor = self._client.get_executor(pure=False, **asked)
-        future: Future[Any] = executor.submit(_alone, work, task, name, key=name)
-        self._futures[future] = name
-        future.add_done_callback(self._forget)
+        there = self._client.submit(_alone, work, task, name, key=name, pure=False, **asked)
+        future: Future[Any] = Future()
+        self._there[future] = there
+        there.add_done_callback(partial(self._fetch, future))
         return future
 
     def seconds(self, future: Future[Any]) -> float:
@@ -107,8 +112,10 @@ class Cluster:
     def end(self, future: Future[Any]) -> None:
         """Take the task back first, so that the scheduler does not run it again elsewhere."""
         place = self._place(future)
-        future.cancel()
-        if place is None or place.worker is None:
+        if place is None:
+            return
+        self._there[future].cancel()
+        if place.worker is None:
             return
         try:
             self._client.restart_workers([place.worker], timeout=RESTART, raise_for_error=False)
@@ -121,8 +128,8 @@ class Cluster:
 
     def close(self, *, abandon: bool) -> None:
         """Leave the cluster, which goes on without us; what is running there is forgotten."""
-        for future in list(self._futures):
-            future.cancel()
+        for there in list(self._there.values()):
+            there.cancel()
         self._client.close(timeout=5)
 
     def _count(self) -> int:
@@ -136,7 +143,8 @@ class Cluster:
         return workers
 
     def _place(self, future: Future[Any]) -> _Place | None:
-        return self._places.get(self._futures.get(future, ""))
+        there = self._there.get(future)
+        return None if there is None else self._places.get(there.key)
 
     def _hear(self, event: tuple[float, dict[str, str]]) -> None:
         """A worker begins a task; called in the thread of the client."""
@@ -157,8 +165,29 @@ class Cluster:
             if not place.begun and (worker != place.worker or worker in busy):
                 self._places[name] = _Place(now, worker)
 
-    def _forget(self, future: Future[Any]) -> None:
-        self._places.pop(self._futures.pop(future, ""), None)
+    def _fetch(self, future: Future[Any], there: Any) -> None:
+        """Give out what a task came to when it cannot run again; in the thread for callbacks."""
+        try:
+            result = there.result()
+        except FutureCancelledError:
+            future.cancel()
+            future.set_running_or_notify_cancel()
+        except BaseException as error:
+            future.set_exception(error)
+        else:
+            self._forget(there)
+            future.set_result(result)
+        self._places.pop(there.key, None)
+        self._there.pop(future, None)
+
+    def _forget(self, there: Any) -> None:
+        """Have the scheduler forget a task, and wait until it has."""
+        self._client.cancel([there])
+        status = self._client.scheduler.get_task_status
+        # A scheduler that is gone has nothing to remember.
+        with suppress(OSError):
+            while self._client.sync(status, keys=[there.key])[there.key] is not None:
+                time.sleep(BLINK)
 
 
 def _alone(work: Work, task: Task, name: str) -> Any:

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_trainer import FAKE, LOG, kill_own_process, raise_error, stop_own_process
-from killing import SMALL, killed_search, kinds
+from fake_trainer import (
+    FAKE,
+    LOG,
+    kill_own_process,
+    logged_process,
+    raise_error,
+    stop_own_process,
+)
+from killing import SMALL, killed_search, kinds, lines
 
 from kernels.backends import MissingComponentError
 from nas.crew import Crew
@@ -141,6 +150,25 @@ def test_workers_that_die_hang_and_join_late(tmp_path: Path) -> None:
         crew.submit("stopped", stop_own_process, {})
         assert results.keys() | received(crew).keys() == {"wrong", "sleeps", "late", "stopped"}
         crew.close()
+
+
+def test_a_result_that_was_given_out_is_not_computed_again(tmp_path: Path) -> None:
+    """The worker that holds it dies in the same moment, while another one is free."""
+    from nas.cluster import Cluster
+
+    def kill(future: Future[Any]) -> None:
+        os.kill(future.result()["process"], signal.SIGKILL)
+        time.sleep(2)
+
+    with cluster(tmp_path) as (address, *_):
+        engine = Cluster(address)
+        task = {"key": "one", "repeat": 0}
+        future = engine.submit(logged_process, task)
+        future.add_done_callback(kill)
+        future.result(60)
+        time.sleep(3)
+        engine.close(abandon=False)
+        assert len(lines(tmp_path / "log")) == 1
 
 
 def test_a_scheduler_that_goes_away_ends_the_run_and_keeps_it(tmp_path: Path) -> None:
