@@ -280,7 +280,9 @@ def test_another_schedule_is_another_training_and_the_seeds_are_new(run: Path) -
     counting = Counting()
     audit(run, sample=5, seeds=1, trainer=counting.trainer)
     audit(run, sample=5, seeds=1, epochs=EPOCHS, trainer=counting.trainer)
-    assert [task["schedule"]["epochs"] for task in counting.trained] == [40] * 5 + [EPOCHS] * 5
+    assert [task["schedule"]["epochs"] for task in counting.trained] == [LONG.epochs] * 5 + [
+        EPOCHS
+    ] * 5
     with opened(run) as store:
         used = {row.facts["seed"] for row in Ledger(store).rows if row.trained}
     assert len(used) == 2 and not used & {task["seed"] for task in counting.trained}
