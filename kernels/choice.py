@@ -6,7 +6,8 @@ A call is timed on its own arguments the first time that its key is seen, a few 
 the candidates in turn, the best of several rounds each, in thread time where one thread computes.
 A candidate has to be 5 % faster than the one before it in order, so that noise does not decide.
 The table lies in the user's cache folder, one file for a processor and versions of what computes;
-it is written whole or not at all, and one that cannot be read is made anew.
+it is written whole or not at all, and one that cannot be read is made anew. A writer that finds it
+locked for long goes on without writing.
 
     with frozen(table): ...     this table and the order elsewhere; nothing is measured
 
@@ -38,10 +39,15 @@ log = logging.getLogger("leanfield.kernels")
 ROUNDS = 5
 WINDOW = 0.002
 """Seconds that a candidate runs in each round, at least one call."""
+PATIENT = 0.05
+"""Seconds after which a round ends with the calls that it has made: where cores are shared, threads
+that wait for each other may take a thousand times as long as the call before."""
 SLOW, HOPELESS = 0.02, 5
 """A candidate is called once only if that takes more seconds, and as many times the best so far."""
 LEAD = 0.95
 """A candidate further back in order is taken if its time is below this share."""
+PATIENCE = 1.0
+"""Seconds that a writer waits for another, which may have been stopped with the lock in hand."""
 
 _state: dict[str, Any] = {"frozen": None, "table": None, "version": 0, "backend": "auto"}
 _served: dict[str, dict[str, None]] = {}
@@ -88,10 +94,11 @@ def measured(runs: Mapping[str, Callable[[], object]]) -> str:
     best = dict.fromkeys(runs, float("inf"))
     for _ in range(ROUNDS):
         for name, run in runs.items():
-            begin = clock()
-            for _ in range(counts[name]):
+            begin, done, limit = clock(), 0, time.perf_counter() + PATIENT
+            while done < counts[name] and time.perf_counter() < limit:
                 run()
-            best[name] = min(best[name], (clock() - begin) / counts[name])
+                done += 1
+            best[name] = min(best[name], (clock() - begin) / done)
     names = iter(best)
     chosen = next(names)
     for name in names:
@@ -252,11 +259,22 @@ def _save(table: dict[str, str]) -> None:
 
 
 def _hold(lock: IO[str]) -> None:
-    """Wait for the lock; where there is none of the kind, a writer may undo another's entry."""
+    """Take the lock; where there is none of the kind, a writer may undo another's entry.
+
+    Raises TimeoutError after PATIENCE seconds.
+    """
     with suppress(ImportError):
         import fcntl
 
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        begin = time.monotonic()
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() - begin > PATIENCE:
+                    raise TimeoutError("another process holds its lock") from None
+                time.sleep(0.01)
 
 
 @cache

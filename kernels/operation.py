@@ -13,7 +13,7 @@ serves and the reason is kept (`choice.record`); asked for by name it is an erro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -21,11 +21,20 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from kernels import choice
+from kernels.arguments import (
+    autocast,
+    cast,
+    check_tensors,
+    count,
+    hashable,
+    is_traced,
+    signature,
+)
 from kernels.backends import require
 from kernels.implementation import Arguments, Gradients, Implementation, KernelError, Plan
 from kernels.layout import described, is_last, same_layout, strides
 
-__all__ = ["Gradients", "Implementation", "KernelError", "Operation", "defined_by", "is_traced"]
+__all__ = ["Gradients", "Implementation", "KernelError", "Operation", "defined_by"]
 
 PLANS = 4096
 """Calls of different shape that are remembered; beyond it all are planned anew."""
@@ -68,11 +77,11 @@ class Operation:
 
         Raises KernelError, TypeError and MissingComponentError before anything is computed.
         """
-        if self.exact and (kind := _autocast(arguments[0])):
-            arguments = self.cast(arguments)
+        if self.exact and (kind := autocast(arguments[0])):
+            arguments = cast(arguments, self.exact)
             with torch.autocast(kind, enabled=False):
                 return self(*arguments, backend=backend, out=out)
-        arguments = self.cast(arguments)
+        arguments = cast(arguments, self.exact)
         if backend == "auto":
             backend = choice.backend()
         if is_traced(arguments[0]):
@@ -108,7 +117,7 @@ class Operation:
 
     def plan(self, arguments: Arguments, backend: str) -> Plan:
         """Checked, and with an implementation chosen; an equal call is not looked at twice."""
-        key = (backend, choice.version(), torch.get_num_threads(), _signature(arguments))
+        key = (backend, choice.version(), torch.get_num_threads(), signature(arguments))
         if (found := self._plans.get(key)) is None:
             self._valid(arguments)
             if len(self._plans) >= PLANS:
@@ -149,27 +158,7 @@ class Operation:
         return found
 
     def _valid(self, arguments: Arguments) -> None:
-        first = arguments[0]
-        for name, tensor in zip(self.tensors, arguments, strict=False):
-            if tensor is None:
-                continue
-            if not isinstance(tensor, Tensor):
-                raise TypeError(f"{self.name}: {name} is {tensor!r}; valid is a tensor")
-            if not tensor.is_floating_point():
-                raise TypeError(
-                    f"{self.name}: {name} is of {tensor.dtype}; valid are floating-point numbers: "
-                    "float32, bfloat16, float16 and float64"
-                )
-            if tensor.dtype != first.dtype:
-                raise TypeError(
-                    f"{self.name}: {name} is of {tensor.dtype} and {self.tensors[0]} of "
-                    f"{first.dtype}; valid is one type for all"
-                )
-            if tensor.device != first.device:
-                raise KernelError(
-                    f"{self.name}: {name} is on {tensor.device} and {self.tensors[0]} on "
-                    f"{first.device}; valid is one device for all"
-                )
+        check_tensors(self.name, self.tensors, arguments)
         self.check(*arguments)
 
     # ---- the operator of torch ---------------------------------------------------------------
@@ -197,10 +186,10 @@ class Operation:
         self._library = library.Library("leanfield", "FRAGMENT")  # type: ignore[no-untyped-call]
         for key in ("AutocastCPU", "AutocastCUDA"):
             self._library.impl(self.name, self._under_autocast, key)  # type: ignore[no-untyped-call]
-        _count(self)
+        count(getattr(torch.ops.leanfield, self.name), self.composed)
 
     def _forward(self, *arguments: Any) -> Tensor:
-        *given, backend = map(_hashable, arguments)
+        *given, backend = map(hashable, arguments)
         y = self.plan(tuple(given), backend).forward.forward(*given)
         wanted = strides(y.shape, is_last(given[0]))
         return y if same_layout(y.shape, y.stride(), wanted) else _laid(y, wanted)
@@ -208,11 +197,11 @@ class Operation:
     def _like(self, *arguments: Any) -> Tensor:
         """What the result looks like: channels last exactly where x is."""
         x = arguments[0]
-        size = tuple(self.shape(*map(_hashable, arguments[:-1])))
+        size = tuple(self.shape(*map(hashable, arguments[:-1])))
         return x.new_empty_strided(size, strides(size, is_last(x)))
 
     def _backward(self, dy: Tensor, *rest: Any) -> list[Tensor]:
-        *given, backend, needs = map(_hashable, rest)
+        *given, backend, needs = map(hashable, rest)
         found = self.plan(tuple(given), backend).gradients(dy, needs, tuple(given))
         gradients = []
         for gradient, tensor in zip(found, given, strict=False):
@@ -257,18 +246,9 @@ class Operation:
     def _under_autocast(self, *arguments: Any) -> Tensor:
         keys = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastCPU)
         keys = keys | torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastCUDA)
-        given = self.cast(arguments)
+        given = cast(arguments, self.exact)
         with torch._C._ExcludeDispatchKeyGuard(keys):
             return self.operator(*given)
-
-    def cast(self, arguments: Arguments) -> Arguments:
-        """Under autocast: all in its precision, or in float32 where the operation is exact."""
-        if not (kind := _autocast(arguments[0])):
-            return arguments
-        wanted = torch.float32 if self.exact else torch.get_autocast_dtype(kind)
-        return tuple(
-            a.to(wanted) if isinstance(a, Tensor) and a.dtype in _CASTABLE else a for a in arguments
-        )
 
 
 class _Applied(torch.autograd.Function):
@@ -288,17 +268,6 @@ class _Applied(torch.autograd.Function):
         return operation.derive(ctx, dy, lambda needs: plan.gradients(dy, needs, given))
 
 
-def is_traced(x: Any) -> bool:
-    """Whether somebody watches the calls, so that they have to be operators of torch."""
-    return isinstance(x, Tensor) and (
-        torch.compiler.is_compiling()
-        or torch._C._len_torch_dispatch_stack() > 0
-        or torch._C._are_functorch_transforms_active()
-        or x.is_meta
-        or type(x) not in (Tensor, torch.nn.Parameter)
-    )
-
-
 def defined_by(definition: Callable[..., Tensor]) -> Callable[[Any], Any]:
     """Note at a public function which plain one defines it: exports carry that one's source."""
 
@@ -309,41 +278,5 @@ def defined_by(definition: Callable[..., Tensor]) -> Callable[[Any], Any]:
     return note
 
 
-_CASTABLE = (torch.float32, torch.float16, torch.bfloat16)
-
-
-def _autocast(x: Any) -> str:
-    """The type of device if autocast is on there, nothing if not."""
-    kind = x.device.type if isinstance(x, Tensor) else ""
-    return kind if kind in ("cpu", "cuda") and torch.is_autocast_enabled(kind) else ""
-
-
-def _hashable(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _signature(arguments: Iterable[Any]) -> tuple[Any, ...]:
-    return tuple(
-        (a.shape, a.stride(), a.dtype, a.device) if isinstance(a, Tensor) else a for a in arguments
-    )
-
-
 def _laid(y: Tensor, wanted: Sequence[int]) -> Tensor:
     return y.new_empty_strided(y.shape, wanted).copy_(y)
-
-
-def _count(operation: Operation) -> None:
-    """Let torch's flop counter see the operator as its definition."""
-    from torch.utils.flop_counter import FlopCounterMode, register_flop_formula
-
-    def formula(*arguments: Any, out_val: Any = None, **_: Any) -> int:
-        *given, _backend = arguments
-        like = [
-            torch.empty_like(a, device="meta") if isinstance(a, Tensor) else _hashable(a)
-            for a in given
-        ]
-        with FlopCounterMode(display=False) as counter:
-            operation.composed(*like)
-        return int(counter.get_total_flops())
-
-    register_flop_formula(getattr(torch.ops.leanfield, operation.name), get_raw=True)(formula)

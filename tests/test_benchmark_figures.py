@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from time import sleep
 from typing import Any
 from xml.etree import ElementTree
 
@@ -15,13 +17,15 @@ import torch
 from benchmarks import __main__ as benchmarks
 from benchmarks import kernels, networks
 from benchmarks.layers import Layer
+from benchmarks.machine import RESULTS
 from benchmarks.suite import figures
 from benchmarks.suite.case import KINDS, OURS, Draw, Peer
 from benchmarks.suite.ceilings import Ceilings
 from benchmarks.suite.clock import UNCAPTURED, Graphics
 from benchmarks.suite.operations import KINDS_OF, OPERATIONS, lean_case
-from benchmarks.suite.plot import plot, series_of
+from benchmarks.suite.plot import drawable, measured_on, plot, series_of
 from benchmarks.suite.ratios import SMALL, methods
+from benchmarks.timing import interleaved
 from kernels import choice
 
 TINY = Layer(16, 5, 2)
@@ -118,7 +122,7 @@ def test_a_run_is_stored_joined_and_drawn(tmp_path: Path) -> None:
 
 def test_the_figure_has_a_line_for_each_method(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    row = {"kind": "fp32", "batch": 64, "floor": 1.0, "ours": 2.0}
+    row = {"kind": "fp32", "batch": 64, "floor": 1.0}
     rows = [
         {**row, "operation": operation, "direction": way, "layer": layer,
          "seconds": {OURS: 2.0, "eager last" + UNCAPTURED: 4.0}}
@@ -132,9 +136,60 @@ def test_the_figure_has_a_line_for_each_method(tmp_path: Path) -> None:
         "eager last": {"16@512": 4.0, "32@256": 4.0},
         "floor": {"16@512": 1.0, "32@256": 1.0},
     }
-    assert plot(rows, tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    about = {"processor": "A", "device": "cpu, 2 threads", "versions": {"torch": "2"}}
+    result = {"machine": about, "rows": rows}
+    assert plot(result, tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    assert measured_on(result) == "A, 2 threads, torch 2"
     with pytest.raises(ValueError, match="nothing to draw"):
-        plot([], tmp_path / "b.png")
+        plot({**result, "rows": []}, tmp_path / "b.png")
+
+
+def test_a_stored_run_is_drawn_without_measuring(tmp_path: Path, monkeypatch: Any) -> None:
+    """The figure in docs/ is the one that the stored run of the CPU gives."""
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr(kernels, "_measured", None)
+    stored, picture = RESULTS / "kernels-cpu-2.json", tmp_path / "times.svg"
+    assert kernels.main(["--stored", str(stored), "--plot", str(picture)]) == 0
+    result = json.loads(stored.read_text())
+    drawn = drawable(result)
+    assert len(drawn) == sum(row["operation"] == "lean" for row in result["rows"]) == 14
+    text = picture.read_text()
+    methods = series_of(drawn, "fp32", "forward")
+    assert methods.keys() == {*drawn[0]["seconds"], "floor"}
+    for heading in ("forward and backward", "floor", measured_on(result)):
+        assert heading in text, heading
+    with pytest.raises(SystemExit):
+        kernels.main(["--stored", str(stored)])
+
+
+def test_a_busy_machine_is_named() -> None:
+    about = {"load": [3.5, 2.0, 1.0], "cores": 4}
+    assert "load 3.5 on 4 cores" in figures.crowded(about, "cpu")
+    assert figures.crowded(about, "cuda") == figures.crowded({**about, "cores": 8}, "cpu") == ""
+
+
+def test_a_stalling_call_ends_its_round() -> None:
+    """Quick when the calls of a round are counted, slow ever after."""
+    calls = []
+
+    def stalling() -> None:
+        calls.append(0)
+        sleep(0.05 if len(calls) > 2 else 1e-5)
+
+    times = interleaved({"a": stalling}, rounds=3, window=0.002)
+    assert len(calls) == 2 + 3 and times["a"].least >= 0
+
+
+def test_a_run_has_caches_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that it waits for no lock, and leaves the user's as they are."""
+    monkeypatch.setenv("XDG_CACHE_HOME", "mine")
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    with kernels._own_caches():
+        folder = os.environ["XDG_CACHE_HOME"]
+        assert folder == os.environ["TORCHINDUCTOR_CACHE_DIR"] != "mine"
+        assert Path(folder).is_dir()
+    assert os.environ["XDG_CACHE_HOME"] == "mine" and not Path(folder).exists()
+    assert "TORCHINDUCTOR_CACHE_DIR" not in os.environ
 
 
 def test_ratios_of_all_methods() -> None:

@@ -26,10 +26,10 @@ class Peer:
     function: Callable[..., Tensor]
     tensors: tuple[Tensor, ...]
 
-    def forward(self) -> Callable[[], object]:
+    def forward(self) -> Callable[[], Tensor]:
         given = [one.detach() for one in self.tensors]
 
-        def run() -> object:
+        def run() -> Tensor:
             with torch.no_grad():
                 return self.function(*given)
 
@@ -41,6 +41,12 @@ class Peer:
         y = self.function(*given)
         dy = torch.randn_like(y)
         return lambda: torch.autograd.grad(y, given, dy, retain_graph=True)
+
+    def both(self, dy: Tensor) -> Callable[[], object]:
+        """The result and all its gradients; dy in the layout of the first tensor."""
+        given = [one.detach().requires_grad_() for one in self.tensors]
+        back = dy if given[0].stride(1) == 1 else dy.contiguous()
+        return lambda: torch.autograd.grad(self.function(*given), given, back)
 
     def makers(self) -> dict[str, Ready]:
         return {"forward": self.forward, "backward": self.backward}

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
-from pathlib import Path
+import time
 from typing import Any
 
 import torch
@@ -20,14 +19,15 @@ from benchmarks.suite.case import KINDS, OURS, Case, computing
 from benchmarks.suite.ceilings import Ceilings, measured
 from benchmarks.suite.clock import Clock, clock
 from benchmarks.suite.operations import OPERATIONS, cases
-from benchmarks.suite.plot import plot, require_matplotlib
+from benchmarks.suite.plot import plot
 from benchmarks.suite.ratios import PAPER, SMALL, ratios
 from kernels import choice
-from kernels.backends import MissingComponentError
 
 PARTS = (*OPERATIONS, "ratios")
 PACKAGES = ("torch", "numpy")
 KEY = ("operation", "layer", "batch", "kind", "direction")
+SHRINK = 4
+"""Of maps on a CPU, so that all parts together take minutes."""
 SAME = ("1 x 1 alone", "expanded")
 """Peers that do not replace the operation, left out of `best`."""
 
@@ -39,21 +39,14 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kinds", nargs="*", choices=list(KINDS), help="precisions, default all")
     parser.add_argument("--batch", type=int, help="default 64 on a GPU and 1 on a CPU, where torch "
                         "has a slow 1 x 1 for one thread and fewer than 16 images")  # fmt: skip
-    parser.add_argument("--shrink", type=int, default=1, help="divide the sides of maps by this")
-    parser.add_argument("--plot", type=Path, help="SVG or PNG of times over layers, as in Fig. 5")
+    parser.add_argument("--shrink", type=int, help="divide the sides of maps by this, default 1 "
+                        f"on a GPU and {SHRINK} on a CPU")  # fmt: skip
 
 
-def main(asked: argparse.Namespace) -> int:
-    """0; 1 if a result is wrong; 4 if a component is missing."""
-    try:
-        time = clock(asked.device, asked.rounds, asked.window)
-        if asked.plot:
-            require_matplotlib()
-    except MissingComponentError as error:
-        print(error, file=sys.stderr)
-        return 4
+def run(asked: argparse.Namespace) -> int:
+    """0, or 1 if a result is wrong. Raises MissingComponentError."""
     torch.set_num_threads(asked.threads)
-    return Figures(asked, time).run()
+    return Figures(asked, clock(asked.device, asked.rounds, asked.window)).run()
 
 
 class Figures:
@@ -66,14 +59,16 @@ class Figures:
         if cpu and self.kinds != ("fp32",):
             raise SystemExit(f"--kinds {' '.join(self.kinds)}: a CPU is timed in fp32 only")
         batch = asked.batch or (1 if cpu else 64)
+        shrink = asked.shrink or (SHRINK if cpu else 1)
         self.layers = tuple(
-            Layer(layer.channels, max(1, layer.size // asked.shrink), batch)
+            Layer(layer.channels, max(1, layer.size // shrink), batch)
             for layer in (FIGURE_5[-asked.layers :] if asked.layers else FIGURE_5)
         )
         self.about = machine(PACKAGES) | {"device": described(clock.device)}
         self.path = asked.out / f"kernels-figures-{clock.device.type}.json"
         self.rows, self.ratios = self._earlier()
         self.wrong: list[str] = []
+        self.begin = time.monotonic()
 
     def _earlier(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         if not self.path.exists():
@@ -85,6 +80,7 @@ class Figures:
 
     def run(self) -> int:
         print(*(f"{key}: {value}" for key, value in self.about.items()), sep="\n")
+        print(crowded(self.about, self.clock.device.type), end="")
         ceilings = measured(self.clock, self.kinds)
         print(f"bandwidth: {ceilings.bandwidth / 1e9:.0f} GB/s")
         for kind, rate in ceilings.products.items():
@@ -93,26 +89,31 @@ class Figures:
         for name in self.asked.parts:
             if name == "ratios":
                 continue
-            print(f"\n{name}: us, x floor, and times as fast as each other", flush=True)
+            print(f"\n{name}: us, x floor, and times as fast as each other{self._elapsed()}")
             for make in cases(name, self.layers, self.kinds, self.clock.device, compile):
                 try:
                     self._case(make(), ceilings)
                 except (RuntimeError, ValueError) as error:  # a long run goes on
                     self.wrong.append(f"{name}: {type(error).__name__}: {error}")
-                    print(self.wrong[-1], flush=True)
-                self._store(ceilings)
+                    print(self.wrong[-1])
+                store(self._result(ceilings), self.path)
         if "ratios" in self.asked.parts:
-            print("\ntimes as fast as the dense convolution", flush=True)
+            print(f"\ntimes as fast as the dense convolution{self._elapsed()}")
             sweep = SMALL if self.clock.device.type == "cpu" else PAPER
             if self.asked.batch:
                 sweep = sweep._replace(fixed=sweep.fixed._replace(batch=self.asked.batch))
             self.ratios = ratios(sweep, self.clock)
-        print(f"\nwritten to {self._store(ceilings)}")
+        result = self._result(ceilings)
+        print(f"\nwritten to {store(result, self.path)}")
         if self.asked.plot:
-            print(f"drawn in {plot(self.rows, self.asked.plot)}")
+            print(f"drawn in {plot(result, self.asked.plot)}")
         for line in self.wrong:
             print(f"wrong: {line}")
         return 1 if self.wrong else 0
+
+    def _elapsed(self) -> str:
+        """In the heading of a part, so that one can see how long the rest will take."""
+        return f" ({time.monotonic() - self.begin:.0f} s)"
 
     def _case(self, case: Case, ceilings: Ceilings) -> None:
         torch.manual_seed(0)
@@ -121,7 +122,7 @@ class Figures:
             errors = case.errors()
             if wrong := case.wrong(errors):
                 self.wrong += wrong
-                print(f"{case.operation} {case.layer} {case.kind}: wrong, not timed", flush=True)
+                print(f"{case.operation} {case.layer} {case.kind}: wrong, not timed")
                 return
             served = choice.record()
             for direction in ("forward", "backward"):
@@ -129,17 +130,27 @@ class Figures:
                 seconds = self.clock.seconds(ready)
                 row = row_of(case, direction, seconds, ceilings, errors, served)
                 self.rows = [r for r in self.rows if any(r[k] != row[k] for k in KEY)] + [row]
-                print(line_of(row), flush=True)
+                print(line_of(row))
 
-    def _store(self, ceilings: Ceilings) -> Path:
-        result = {
+    def _result(self, ceilings: Ceilings) -> dict[str, Any]:
+        return {
             "machine": self.about,
             "ceilings": ceilings.to_dict(),
             "rows": self.rows,
             "ratios": self.ratios,
             "wrong": self.wrong,
         }
-        return store(result, self.path)
+
+
+def crowded(about: dict[str, Any], device: str) -> str:
+    """A line that warns of a busy machine, on which a run may take many times as long."""
+    load, cores = about["load"][0], about["cores"]
+    if device != "cpu" or load < 0.75 * cores:
+        return ""
+    return (
+        f"busy: load {load} on {cores} cores; threads wait for others, so times are too long and "
+        "so is this run\n"
+    )
 
 
 def row_of(

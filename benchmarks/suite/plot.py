@@ -1,8 +1,12 @@
-"""Times over layers, one line a method, on a logarithmic axis: as Fig. 5 of LeanConvNets."""
+"""Lean convolution over the layers of a network, as Fig. 5 of LeanConvNets, from stored rows.
+
+Above: times, one line a method, logarithmic. Below: ours over the floor, and how many times as fast
+it is as the best of those that a user could call instead.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,6 +40,9 @@ STYLES = {
 }
 """In the order of the legend; a method is known by the beginning of its name."""
 TITLES = {"both": "forward and backward"}
+COLOURS = {"forward": "#0b5fa5", "both": "#e08214", "backward": "#e08214"}
+RIVALS = ("eager", "compiled", "merged dense")
+"""Peers that compute the same, by the beginning of their names."""
 
 
 def require_matplotlib() -> None:
@@ -55,7 +62,7 @@ def series_of(rows: Iterable[Row], kind: str, direction: str) -> Series:
         if row["operation"] == "lean 9":
             times = {**row["seconds"], "floor": row["floor"]}
         else:
-            times = {row["operation"]: row["ours"]}
+            times = {row["operation"]: _ours(row)}
         for name, seconds in times.items():
             method = next((known for known in STYLES if name.startswith(known)), None)
             if method is not None and seconds is not None:
@@ -63,73 +70,142 @@ def series_of(rows: Iterable[Row], kind: str, direction: str) -> Series:
     return {method: found[method] for method in STYLES if method in found}
 
 
-def drawable(rows: Iterable[Row]) -> list[dict[str, Any]]:
-    """The lean rows of `benchmarks.kernels` on the CPU, as those of `figures` are."""
-    return [
-        {
-            **row,
-            "operation": "lean 9",
-            "kind": "fp32",
-            "seconds": {name: time["median"] for name, time in row["seconds"].items()},
-        }
-        for row in rows
-        if row["operation"] == "lean"
-    ]
+def drawable(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rows of a stored run; those of `processor` by the names that `figures` gives them.
+
+    Least times, as the ratios that are printed and stored there.
+    """
+    rows = []
+    for row in result["rows"]:
+        if "kind" not in row:
+            if row["operation"] != "lean":
+                continue
+            seconds = {name: time["least"] for name, time in row["seconds"].items()}
+            row = {**row, "operation": "lean 9", "kind": "fp32", "seconds": seconds}
+        rows.append(dict(row))
+    return rows
 
 
-def plot(rows: Iterable[Row], path: Path) -> Path:
-    """The directions side by side, of the first precision that was measured.
+def measured_on(result: Mapping[str, Any]) -> str:
+    """The machine of a stored run: a GPU by its name, a processor with its threads."""
+    about = result["machine"]
+    device = about.get("device", f"{result.get('threads')} threads").removeprefix("cpu, ")
+    return f"{about['processor']}, {device}, torch {about['versions']['torch']}"
+
+
+def plot(result: Mapping[str, Any], path: Path) -> Path:
+    """The first precision of a stored run.
 
     Raises MissingComponentError without matplotlib, ValueError where no row can be drawn.
     """
     require_matplotlib()
+    import matplotlib
     from matplotlib.figure import Figure
 
-    rows = list(rows)
+    rows = drawable(result)
     lean = [row for row in rows if row["operation"] == "lean 9"]
     if not lean:
         raise ValueError("there is nothing to draw: the 9-point lean convolution was not measured")
     kind = lean[0]["kind"]
-    directions = list(dict.fromkeys(row["direction"] for row in lean))
-    batches = {row["batch"] for row in lean}
-    batch = f", batch {batches.pop()}" if len(batches) == 1 else ""
-    figure = Figure(figsize=(10.5, 4.4), layout="constrained")
-    panels = figure.subplots(1, len(directions), sharey=True, squeeze=False)[0]
-    for axes, direction in zip(panels, directions, strict=True):
-        _panel(axes, series_of(rows, kind, direction))
-        title = f"{TITLES.get(direction, direction)}, {kind}{batch}"
-        axes.set_title(title, loc="left", fontsize=11)
-    panels[0].set_ylabel("milliseconds")
-    handles, names = panels[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside right center", frameon=False, fontsize=9)
+    lean = [row for row in lean if row["kind"] == kind]
+    batches = {row["layer"]: row["batch"] for row in lean}
+    layers = {layer: batches[layer] for layer in sorted(batches, key=_place)}
+    directions = list(dict.fromkeys(row["direction"] for row in lean))[:2]
+    figure = Figure(figsize=(11, 7.6), layout="constrained")
+    (*times, _), (above, ratio, _) = panels = figure.subplots(
+        2, 3, width_ratios=(1, 1, 0.4), height_ratios=(1.35, 1), squeeze=False
+    )
+    for axes in (panels[0][2], panels[1][2], *times[len(directions) :]):
+        axes.set_axis_off()
+    figure.suptitle(f"Lean convolution in {kind} on {measured_on(result)}", fontsize=11)
+    for axes, direction in zip(times, directions, strict=False):
+        _draw_times(axes, series_of(rows, kind, direction), layers)
+        axes.set_title(f"Time of a call, {_title(direction)}", loc="left", fontsize=11)
+        axes.set_ylabel("milliseconds")
+    highs = [axes.get_ylim() for axes in times[: len(directions)]]
+    for axes in times[: len(directions)]:
+        axes.set_ylim(min(low for low, _ in highs), max(high for _, high in highs))
+    _draw_ours(above, lean, layers, lambda row: row["floor"] and _ours(row) / row["floor"])
+    above.set_title("Ours over the floor", loc="left", fontsize=11)
+    above.set_ylabel("times the floor")
+    _draw_ours(ratio, lean, layers, lambda row: _best(row) / _ours(row))
+    ratio.set_title("The best of the others over ours", loc="left", fontsize=11)
+    ratio.set_ylabel("times as fast")
+    for axes, where in ((times[0], panels[0][2]), (ratio, panels[1][2])):
+        handles, names = axes.get_legend_handles_labels()
+        where.legend(handles, names, loc="center left", frameon=False, fontsize=9.5)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
+    with matplotlib.rc_context({"svg.hashsalt": "leanfield"}):  # the same file from the same rows
+        figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
     return path
 
 
-def _panel(axes: Any, series: Series) -> None:
+def _draw_times(axes: Any, series: Series, layers: Mapping[str, int]) -> None:
     """One line a method."""
-    layers = sorted({layer for times in series.values() for layer in times}, key=_place)
     for method, times in series.items():
         style = STYLES[method]
-        places = [i for i, layer in enumerate(layers) if layer in times]
+        wide = style.width > 2
+        known = [(i, 1e3 * times[layer]) for i, layer in enumerate(layers) if layer in times]
         axes.plot(
-            places,
-            [1e3 * times[layers[i]] for i in places],
+            *zip(*known, strict=True),
             label=style.label,
             color=style.colour,
             linewidth=style.width,
             linestyle=style.dashes,
-            marker="o" if style.width > 2 else ".",
-            markersize=5 if style.width > 2 else 4,
+            marker="o" if wide else ".",
+            markersize=5 if wide else 4,
             zorder=2 + style.width,
         )
-    axes.set_yscale("log")
+    axes.set_yscale("log", subs=(2, 5))
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.set_xticks(range(len(layers)), [_words(layer) for layer in layers], fontsize=8)
-    axes.set_xlabel("channels, map")
+    axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}")
+    axes.tick_params(axis="y", which="both", labelsize=8.5)
+    _frame(axes, layers)
+
+
+def _draw_ours(
+    axes: Any, rows: Iterable[Row], layers: Mapping[str, int], value: Callable[[Row], float | None]
+) -> None:
+    """One line a direction, from zero, with a line at one."""
+    found: dict[str, dict[str, float]] = {}
+    for row in rows:
+        if (height := value(row)) is not None:
+            found.setdefault(row["direction"], {})[row["layer"]] = height
+    for direction, heights in found.items():
+        known = [(i, heights[layer]) for i, layer in enumerate(layers) if layer in heights]
+        axes.plot(
+            *zip(*known, strict=True),
+            label=_title(direction),
+            color=COLOURS[direction],
+            linewidth=2.2,
+            marker="o",
+            markersize=5,
+        )
+    axes.axhline(1, color="0.45", linewidth=1, linestyle="--")
+    axes.set_ylim(0, 1.1 * max(1.0, *(h for one in found.values() for h in one.values())))
+    _frame(axes, layers)
+
+
+def _frame(axes: Any, layers: Mapping[str, int]) -> None:
+    """layers: with their batches."""
+    ticks = [_words(layer, batch) for layer, batch in layers.items()]
+    axes.set_xticks(range(len(layers)), ticks, fontsize=9)
+    axes.set_xlabel("channels, pixels of a map, batch")
+    axes.set_xlim(-0.3, len(layers) - 0.7)
     axes.grid(axis="y", which="major", color="0.9")
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _ours(row: Row) -> float:
+    return next(time for name, time in row["seconds"].items() if name.startswith("ours"))
+
+
+def _best(row: Row) -> float:
+    return min(time for name, time in row["seconds"].items() if name.startswith(RIVALS))
+
+
+def _title(direction: str) -> str:
+    return TITLES.get(direction, direction)
 
 
 def _place(layer: str) -> tuple[int, int]:
@@ -138,6 +214,6 @@ def _place(layer: str) -> tuple[int, int]:
     return int(channels), -int(size)
 
 
-def _words(layer: str) -> str:
+def _words(layer: str, batch: int) -> str:
     channels, _, size = layer.partition("@")
-    return f"{channels}\n{size}²"
+    return f"{channels}\n{size}²\nx {batch}"

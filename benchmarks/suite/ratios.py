@@ -101,5 +101,5 @@ def ratios(sweep: Sweep, clock: Clock) -> list[dict[str, Any]]:
         row = {"varied": point.varied, "value": point.value, "dense": dense, "ratios": found}
         rows.append({**row, "layer": str(point.layer), "batch": point.layer.batch, "kind": kind})
         words = "  ".join(f"{name} {ratio:.1f}" for name, ratio in found.items())
-        print(f"{point.varied:9}{point.value:5}  dense {dense * 1e6:9.0f} us  {words}", flush=True)
+        print(f"{point.varied:9}{point.value:5}  dense {dense * 1e6:9.0f} us  {words}")
     return rows

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from kernels.diffusion import fourier, gpu, reference
+from kernels.diffusion import fourier, gpu, reference, stability
 from kernels.diffusion.cpu import CIRCULANT_DENSE, EXPLICIT_LLVM
 from kernels.factorized.operation import check_map, check_stencil
 from kernels.operation import KernelError, Operation, defined_by
@@ -61,6 +61,34 @@ def circulant_explicit(
 ) -> Tensor:
     """y + h (reaction - K_circ' K_circ y), periodic. kernel: (C, k, k)."""
     return CIRCULANT_EXPLICIT(y, reaction, kernel, step, backend=backend, out=out)
+
+
+@defined_by(stability.stable_explicit)
+def stable_explicit(
+    y: Tensor, reaction: Tensor, kernel: Tensor, step: float = 1.0, *, backend: str = "auto"
+) -> Tensor:
+    """`explicit` by a kernel that is scaled back to h max |K^|^2 <= 2; as it is within a bound."""
+    return _stable(EXPLICIT, y, reaction, kernel, step, backend)
+
+
+@defined_by(stability.stable_circulant_explicit)
+def stable_circulant_explicit(
+    y: Tensor, reaction: Tensor, kernel: Tensor, step: float = 1.0, *, backend: str = "auto"
+) -> Tensor:
+    """`circulant_explicit` by a kernel that is scaled back, as that of `stable_explicit`."""
+    return _stable(CIRCULANT_EXPLICIT, y, reaction, kernel, step, backend)
+
+
+def _stable(
+    operation: Operation, y: Tensor, reaction: Tensor, kernel: Tensor, step: float, backend: str
+) -> Tensor:
+    """Scaled in plain torch, whatever serves the step: k^2 C numbers."""
+    operation.check(y, reaction, kernel, step)
+    if step < 0:
+        raise KernelError(
+            f"{operation.name}: step {step}; no kernel is stable below 0; valid are 0 and more"
+        )
+    return operation(y, reaction, stability.stable(kernel, step), step, backend=backend)
 
 
 def _check_maps(name: str, y: Tensor, reaction: Tensor) -> None:

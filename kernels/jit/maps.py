@@ -16,6 +16,11 @@ PRODUCTS = 64
 """Weights of a stencil a channel: taps times channels of a group."""
 SHARE = 4
 """Units a thread at least, so that threads end together."""
+LEAST = 64
+"""Pixels of a share of a map at least: the weights' gradients of each are zeroed and added."""
+GRAIN = 1 << 20
+"""Products that are worth a thread: 10 to 20 us, about what it costs to begin and end a team. Where
+cores are shared with others that costs a thousand times as much."""
 
 Taps = tuple[tuple[int, ...], ...]
 
@@ -92,10 +97,12 @@ def mixed(
     x = last(x)
     size = (batch, features, height, width)
     y = x.new_empty_strided(size, strides(size, last=True)) if into is None else into
-    rows, threads = batch * height, torch.get_num_threads()
+    group = 1 if stencil is None else stencil.shape[2]
+    products = features * (0 if mixing is None else channels)
+    products += len(taps) * group * (channels if chain else features)
+    rows, threads = batch * height, team(batch * height * width * products)
     unit = units(rows, width, threads)
     tail = bool(channels % lanes or features % lanes)
-    group = 1 if stencil is None else stencil.shape[2]
     narrow = width < sum(reach(taps))
     added, mixes = residual is not None, mixing is not None
     code = mix.compiled(taps, group, chain, mixes, added, tail, narrow)
@@ -141,8 +148,9 @@ def weight_gradients(
     batch, channels, height, width = x.shape
     features = dy.shape[1]
     x, dy = last(x), last(dy)
-    rows, threads = batch * height, torch.get_num_threads()
-    unit = units(rows, width, threads)
+    products = features * channels * mixes + len(taps) * group * channels
+    rows, threads = batch * height, team(batch * height * width * products)
+    unit = max(units(rows, width, threads), -(-LEAST // width))
     share = max(unit, -(-rows // (SHARE * threads if threads > 1 else 1)))
     shares = -(-rows // share)
     tail, narrow = bool(channels % vectors().lanes), width < sum(reach(taps))
@@ -150,7 +158,7 @@ def weight_gradients(
     d_mixing = x.new_zeros((shares, features, channels)) if mixes else zeros(1)
     d_stencil = x.new_zeros((shares, len(taps), group, channels)) if taps else zeros(1)
     code(
-        threads,
+        min(threads, shares),
         shares=shares,
         x=x.data_ptr(),
         dy=dy.data_ptr(),
@@ -171,6 +179,11 @@ def weight_gradients(
 def summed(parts: Tensor) -> Tensor:
     """Over the first axis."""
     return parts[0] if len(parts) == 1 else parts.sum(0)
+
+
+def team(products: int) -> int:
+    """Threads for so many products: torch's, fewer where there is not a GRAIN for each."""
+    return max(1, min(torch.get_num_threads(), products // GRAIN))
 
 
 def units(rows: int, width: int, threads: int) -> int:

@@ -30,42 +30,23 @@ def _why_not(*arguments: Any) -> str | None:
     return cuda.why_not(call.x, call.centre, call.outer, call.offsets, call.groups, call.stride)
 
 
+def _how(call: Call, run: Run) -> dict[str, Any]:
+    """What forward and backward take by keyword."""
+    prologue = {"scale": call.scale, "shift": call.shift, "relu": call.relu}
+    return {**prologue, "transposed": call.transposed, "precision": precision(), "run": run}
+
+
 def _forward(run: Run, *arguments: Any) -> Tensor:
     call = Call(*arguments)
-    y = cuda.forward(
-        call.x,
-        call.centre,
-        call.outer,
-        call.offsets,
-        call.groups,
-        transposed=call.transposed,
-        bias=call.bias,
-        scale=call.scale,
-        shift=call.shift,
-        relu=call.relu,
-        residual=call.residual,
-        precision=precision(),
-        run=run,
-    )
+    weights = call.centre, call.outer, call.offsets, call.groups
+    how = _how(call, run)
+    y = cuda.forward(call.x, *weights, bias=call.bias, residual=call.residual, **how)
     return laid(y, call.x)
 
 
 def _backward(run: Run, dy: Tensor, needs: Sequence[bool], *arguments: Any) -> Gradients:
     """The residual's gradient is dy itself, which the operation passes on."""
     call = Call(*arguments)
-    found = backward(
-        dy,
-        call.x,
-        call.centre,
-        call.outer,
-        call.offsets,
-        call.groups,
-        call.transposed,
-        scale=call.scale,
-        shift=call.shift,
-        relu=call.relu,
-        needs=needs[:6],
-        precision=precision(),
-        run=run,
-    )
+    weights = call.centre, call.outer, call.offsets, call.groups
+    found = backward(dy, call.x, *weights, needs=needs[:6], **_how(call, run))
     return [*typed(found, call[:6]), None]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 from torch import Tensor
 
@@ -13,6 +12,7 @@ from kernels.cuda.launch import launch
 from kernels.cuda.source import Run
 from kernels.implementation import Gradients, Implementation
 from kernels.structured import cuda
+from kernels.structured.cuda import Numbers
 
 
 def implementation(run: Run = launch) -> Implementation:
@@ -21,28 +21,16 @@ def implementation(run: Run = launch) -> Implementation:
     return Implementation("cuda", forward, derive, _why_not, DEVICES, COMPONENT)
 
 
-def _numbers(kernel: int, groups: int, stride: int, dilation: int, padding: int) -> dict[str, Any]:
-    numbers = {"kernel": kernel, "groups": groups, "stride": stride, "dilation": dilation}
-    return {**numbers, "padding": padding}
-
-
-def _why_not(
-    x: Tensor, weight: Tensor, kernel: int, groups: int, stride: int, dilation: int, padding: int
-) -> str | None:
-    return why_not_device(x) or cuda.why_not(
-        x, weight, kernel, groups, stride=stride, dilation=dilation
-    )
+def _why_not(x: Tensor, weight: Tensor, *numbers: int) -> str | None:
+    return why_not_device(x) or cuda.why_not(x, weight, Numbers(*numbers))
 
 
 def _forward(run: Run, x: Tensor, weight: Tensor, *numbers: int) -> Tensor:
-    y = cuda.forward(x, weight, **_numbers(*numbers), precision=precision(), run=run)
-    return laid(y, x)
+    return laid(cuda.forward(x, weight, Numbers(*numbers), precision=precision(), run=run), x)
 
 
 def _backward(
     run: Run, dy: Tensor, needs: Sequence[bool], x: Tensor, weight: Tensor, *numbers: int
 ) -> Gradients:
-    found = cuda.backward(
-        dy, needs, x, weight, **_numbers(*numbers), precision=precision(), run=run
-    )
+    found = cuda.backward(dy, needs, x, weight, Numbers(*numbers), precision=precision(), run=run)
     return typed(found, (x, weight))

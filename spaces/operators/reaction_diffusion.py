@@ -21,7 +21,8 @@ class ReactionDiffusion(TimeStep):
     """y + h (-K'K y + relu(N(M y))), zero padding: field (2k - 1, 2k - 1) of its own channel and
     (1, 1) of the others.
 
-    Stable as far as the diffusion goes iff h max |K^|^2 <= 2; K starts below 1.
+    Stable as far as the diffusion goes iff h max |K^|^2 <= 2; K starts below 1 and is scaled back
+    where training would take it beyond (`kernels.diffusion.stability`).
     Source: Low-cost parameterizations, equation 9.
 
     >>> ReactionDiffusion().params(Place(32, 32, 8, 8))  # 9 C + C^2, and 2 C of N
@@ -56,9 +57,9 @@ class ReactionDiffusion(TimeStep):
         return 2
 
     def advance(self) -> Callable[..., Tensor]:
-        from kernels.diffusion.operation import explicit
+        from kernels.diffusion.operation import stable_explicit
 
-        return explicit
+        return stable_explicit
 
     def stencils(self, place: Place) -> tuple[int, ...]:
         return (place.channels, 1, self.kernel, self.kernel)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import multiprocessing
 import time
 from collections.abc import Callable, Iterator
@@ -81,6 +82,34 @@ def test_a_folder_that_cannot_be_written_costs_the_memory_only(
     cache.write_text("a file where the folder should be")
     assert choice.choose("key", {"a": burning(0.002), "b": burning(0.0002)}) == "b"
     assert choice.table() == {"key": "b"}
+
+
+def test_a_call_that_stalls_ends_its_round() -> None:
+    """Quick when the calls of a round are counted, slow ever after: 200 calls would take 20 s."""
+    calls = {"a": 0}
+
+    def stalling() -> None:
+        calls["a"] += 1
+        time.sleep(0.1 if calls["a"] > 2 else 1e-5)
+
+    assert choice.measured({"a": stalling}) == "a"
+    assert calls["a"] <= 2 + choice.ROUNDS
+
+
+def test_a_lock_that_is_never_given_back_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As of a process that was stopped while it wrote."""
+    fcntl = pytest.importorskip("fcntl")
+    monkeypatch.setattr(choice, "PATIENCE", 0.02)
+    choice.file().parent.mkdir(parents=True)
+    with caplog.at_level(logging.INFO), choice.file().with_suffix(".lock").open("a") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert choice.choose("key", {"a": burning(0.002), "b": burning(0.0002)}) == "b"
+        assert "another process holds its lock" in caplog.text
+        assert choice.table() == {"key": "b"} and not choice.file().exists()
+    choice._save({"more": "a"} | choice.table())
+    assert json.loads(choice.file().read_text()) == {"key": "b", "more": "a"}
 
 
 def test_frozen_it_measures_nothing() -> None:

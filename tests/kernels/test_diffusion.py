@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
 
-from kernels.diffusion import fourier, reference, stability
+from kernels.diffusion import fourier, operation, reference, stability
+from kernels.implementation import KernelError
 
 SIZES = [(5, 7), (8, 8), (6, 1), (3, 2), (1, 1)]
 SHAPES = [(channels, k) for channels in (1, 3, 4) for k in (1, 3, 5)]
@@ -204,3 +207,99 @@ def test_the_bound_holds_on_maps_of_any_size(shape: tuple[int, ...]) -> None:
         for size in ((1, 1), (2, 3), (7, 5), (32, 32)):
             assert stability.power(scaled, size).max() <= 1 + 1e-12
         assert stability.power(scaled, (64, 64)).max() > 0.1
+
+
+KINDS = {
+    "explicit": ((6, 1, 3, 3), reference.explicit, operation.stable_explicit),
+    "circulant": ((6, 3, 3), fourier.circulant_explicit, operation.stable_circulant_explicit),
+}
+KINDS_OF = {"explicit": operation.EXPLICIT, "circulant": operation.CIRCULANT_EXPLICIT}
+every_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+@every_kind
+@pytest.mark.parametrize("step", [1e-3, 0.5, 1.0, 7.0])
+@pytest.mark.parametrize("scale", [0.02, 30.0])
+def test_a_stable_step_is_stable_whatever_its_kernel(kind: str, step: float, scale: float) -> None:
+    shape = KINDS[kind][0]
+    for seed in range(5):
+        kernel = scale * normal(*shape, seed=seed)
+        scaled = stability.stable(kernel, step)
+        for size in ((1, 1), (2, 3), (32, 32)):
+            assert step * stability.power(scaled, size).max() <= 2 + 1e-12
+        inside = (stability.bound(kernel) ** 2 * step <= 2).expand(shape)
+        assert torch.equal(scaled[inside], kernel[inside])
+        assert ((scaled - kernel).abs()[~inside] > 0).all()
+
+
+@every_kind
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("scale", [0.02, 3.0])
+def test_every_implementation_of_a_stable_step(kind: str, last: bool, scale: float) -> None:
+    """Result and gradients are those of the definition in float64, and of the step as it is where
+    the kernel needs no scaling."""
+    shape, plain, function = KINDS[kind]
+    y, reaction, dy = (normal(2, 6, 5, 8, seed=seed) for seed in (1, 2, 3))
+    given = [y, reaction, scale * normal(*shape)]
+    exact = [one.clone().requires_grad_() for one in given]
+    expected = function.definition(*exact, 0.5)
+    gradients = torch.autograd.grad(expected, exact, dy)
+    step = plain(*given, 0.5)
+    assert bool((step - expected).abs().max() < 1e-12) == (scale < 1)
+    single = [one.float() for one in given]
+    if last:
+        single[:2] = (one.contiguous(memory_format=torch.channels_last) for one in single[:2])
+    ways = KINDS_OF[kind].able((*single, 0.5))
+    assert ways[-1].name == "torch"
+    for way in ways:
+        found = [one.clone().requires_grad_() for one in single]
+        out = function(*found, 0.5, backend=way.name)
+        assert (out - expected).abs().max() <= 1e-5 * expected.abs().max(), way.name
+        for one, gradient in zip(
+            torch.autograd.grad(out, found, dy.float()), gradients, strict=True
+        ):
+            assert (one - gradient).norm() <= 1e-5 * gradient.norm(), way.name
+
+
+@every_kind
+def test_a_step_back_in_time_is_refused(kind: str) -> None:
+    shape, _, function = KINDS[kind]
+    y = normal(1, 6, 4, 4)
+    with pytest.raises(KernelError, match="no kernel is stable below 0"):
+        function(y, y, normal(*shape), -1.0)
+    with pytest.raises(KernelError, match="valid is"):
+        function(y, y, normal(5, 4, 3), 1.0)
+
+
+@every_kind
+def test_gradients_flow_through_the_bound(kind: str) -> None:
+    for scale in (0.05, 3.0):
+        kernel = (scale * normal(*KINDS[kind][0], seed=4)).requires_grad_()
+        assert torch.autograd.gradcheck(lambda k: stability.stable(k, 1.0), kernel)
+
+
+@every_kind
+def test_training_at_a_high_rate_keeps_the_step_stable(kind: str) -> None:
+    """Towards -3 y, which asks for h |K^|^2 = 4: only the scaled step stays within its limit."""
+    shape, plain, function = KINDS[kind]
+    y = normal(4, 6, 8, 8)
+    still = torch.zeros_like(y)
+
+    def trained(step: Callable[..., Tensor]) -> Tensor:
+        kernel = normal(*shape, seed=1)
+        kernel = (kernel / stability.bound(kernel)).requires_grad_()
+        optimiser = torch.optim.Adam([kernel], lr=0.3)
+        for _ in range(30):
+            optimiser.zero_grad()
+            (step(y, still, kernel, 1.0) + 3 * y).square().mean().backward()
+            optimiser.step()
+        return kernel.detach()
+
+    assert not stability.is_explicit_stable(trained(plain), 1.0, (8, 8))
+    kernel = trained(function)
+    assert kernel.isfinite().all()
+    assert stability.explicit_radius(stability.stable(kernel, 1.0), 1.0, (8, 8)) <= 1 + 1e-12
+    out = y
+    for _ in range(100):
+        out = function(out, still, kernel, 1.0)
+    assert out.norm() <= y.norm() * (1 + 1e-9)

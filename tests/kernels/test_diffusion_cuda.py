@@ -6,18 +6,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 import torch
-from emulator.checks import (
-    DTYPES,
-    GRADIENT_GATE,
-    catches,
-    emulated,
-    max_error,
-    on_gpu,
-    output_gate,
-    passes,
-    rms_error,
-    within_resources,
-)
+from emulator import checks
 from emulator.emulator import Emulator
 from torch import Tensor
 
@@ -39,18 +28,13 @@ OPERATIONS: dict[str, tuple[Step, Backward, Step]] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 def drawn(shape: Shape, k: int, precision: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """y, reaction, kernel and a gradient of the output."""
     generator = torch.Generator().manual_seed(0)
     sizes = (shape, shape, (shape[1], 1, k, k), shape)
     drawn = [torch.randn(size, generator=generator, dtype=torch.float64) for size in sizes]
     drawn[2] /= k
-    y, reaction, kernel, dy = (one.to(DTYPES[precision]) for one in drawn)
+    y, reaction, kernel, dy = (one.to(checks.DTYPES[precision]) for one in drawn)
     return y, reaction, kernel, dy
 
 
@@ -64,11 +48,11 @@ def holds(name: str, shape: Shape, k: int, precision: str, run: Run, device: str
 
     out = forward(y, reaction, kernel, STEP, run=run)
     assert out.dtype == y.dtype and out.shape == y.shape
-    assert max_error(out, expected.detach()) <= output_gate(precision, shape[1])
+    assert checks.max_error(out, expected.detach()) <= checks.output_gate(precision, shape[1])
     found = backward(dy, ALL, y, reaction, kernel, STEP, run=run)
     for one, gradient in zip(found, gradients, strict=True):
         assert one is not None and one.shape == gradient.shape
-        assert rms_error(one, gradient) <= GRADIENT_GATE[precision]
+        assert checks.rms_error(one, gradient) <= checks.GRADIENT_GATE[precision]
 
 
 # ---- resources -----------------------------------------------------------------------------------
@@ -107,13 +91,13 @@ def described(kernel: Kernel) -> str:
 
 @pytest.mark.parametrize("kernel", kernels(quick=True), ids=described)
 def test_a_kernel_keeps_to_its_resources(kernel: Kernel) -> None:
-    within_resources(kernel)
+    checks.within_resources(kernel)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kernel", kernels(quick=False), ids=described)
 def test_every_kernel_keeps_to_its_resources(kernel: Kernel) -> None:
-    within_resources(kernel)
+    checks.within_resources(kernel)
 
 
 def test_channels_of_a_block_fill_a_sector_where_there_are_enough() -> None:
@@ -148,14 +132,14 @@ SLOW = [
 ]
 
 
-@emulated
+@checks.emulated
 @pytest.mark.parametrize(("name", "shape", "k", "precision"), QUICK)
 def test_steps_and_gradients(name: str, shape: Shape, k: int, precision: str) -> None:
     for seed in (1, 2):
         holds(name, shape, k, precision, Emulator(seed))
 
 
-@emulated
+@checks.emulated
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "shape", "k", "precision"), SLOW)
 def test_more_steps_and_gradients(name: str, shape: Shape, k: int, precision: str) -> None:
@@ -163,7 +147,7 @@ def test_more_steps_and_gradients(name: str, shape: Shape, k: int, precision: st
         holds(name, shape, k, precision, Emulator(seed))
 
 
-@emulated
+@checks.emulated
 @pytest.mark.slow
 def test_maps_of_every_side_transform() -> None:
     """Rows and columns of each length, in pairs: all radices, large primes too."""
@@ -171,12 +155,12 @@ def test_maps_of_every_side_transform() -> None:
         y, reaction, kernel, _ = drawn((1, 2, n, 2), 3, "fp32")
         found = cuda.implicit(y, reaction, kernel, STEP, run=Emulator(n))
         expected = fourier.implicit(y.double(), reaction.double(), kernel.double(), STEP)
-        assert max_error(found, expected) <= output_gate("fp32", 2)
+        assert checks.max_error(found, expected) <= checks.output_gate("fp32", 2)
         across = cuda.implicit(y.mT, reaction.mT, kernel.mT, STEP, run=Emulator(n))
-        assert max_error(across, expected.mT) <= output_gate("fp32", 2)
+        assert checks.max_error(across, expected.mT) <= checks.output_gate("fp32", 2)
 
 
-@emulated
+@checks.emulated
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_only_what_is_needed_is_computed(name: str) -> None:
     _, backward, _ = OPERATIONS[name]
@@ -196,7 +180,7 @@ def test_only_what_is_needed_is_computed(name: str) -> None:
         assert launched == ["tap_gradients"]
 
 
-@emulated
+@checks.emulated
 def test_an_output_at_hand_saves_a_solve() -> None:
     y, reaction, kernel, dy = drawn((1, 8, 5, 6), 3, "fp32")
     run = Emulator()
@@ -207,7 +191,7 @@ def test_an_output_at_hand_saves_a_solve() -> None:
         assert one is not None and other is not None and torch.equal(one, other)
 
 
-@emulated
+@checks.emulated
 def test_the_taps_of_large_periodic_maps_have_their_gradient() -> None:
     y, reaction, kernel, dy = drawn((1, 2, 3, 70), 3, "fp32")
     exact = [one.double().requires_grad_() for one in (y, reaction, kernel)]
@@ -216,7 +200,7 @@ def test_the_taps_of_large_periodic_maps_have_their_gradient() -> None:
     found = cuda.periodic_tap_gradients(
         out.detach().float(), to_y.float(), kernel, STEP, run=Emulator()
     )
-    assert rms_error(found, expected) <= GRADIENT_GATE["fp32"]
+    assert checks.rms_error(found, expected) <= checks.GRADIENT_GATE["fp32"]
 
 
 def test_layouts_give_the_same() -> None:
@@ -296,7 +280,7 @@ def explicit_step(run: Run) -> None:
     y, reaction, kernel, _ = drawn((1, 20, 19, 35), 3, "fp32")
     expected = reference.explicit(y.double(), reaction.double(), kernel.double(), STEP)
     found = cuda.explicit(y, reaction, kernel, STEP, run=run)
-    assert max_error(found, expected) <= output_gate("fp32", 20)
+    assert checks.max_error(found, expected) <= checks.output_gate("fp32", 20)
 
 
 def explicit_taps(run: Run) -> None:
@@ -310,7 +294,7 @@ def explicit_taps(run: Run) -> None:
         found = cuda._tap_gradients(y, dy, kernel, STEP, False, run)
     finally:
         cuda.PROCESSORS = whole
-    assert rms_error(found, expected) <= GRADIENT_GATE["fp32"]
+    assert checks.rms_error(found, expected) <= checks.GRADIENT_GATE["fp32"]
 
 
 def periodic_taps(run: Run) -> None:
@@ -319,7 +303,7 @@ def periodic_taps(run: Run) -> None:
     images = [reference.periodic(one.double(), taps, groups=8) for one in (y, dy)]
     (expected,) = torch.autograd.grad(-STEP * (images[0] * images[1]).sum(), taps)
     found = cuda.periodic_tap_gradients(y, dy, kernel, STEP, run=run)
-    assert rms_error(found, expected) <= GRADIENT_GATE["fp32"]
+    assert checks.rms_error(found, expected) <= checks.GRADIENT_GATE["fp32"]
 
 
 def implicit_step(run: Run) -> None:
@@ -327,7 +311,7 @@ def implicit_step(run: Run) -> None:
     y, reaction, kernel, _ = drawn((2, 3, 20, 18), 3, "fp32")
     expected = fourier.implicit(y.double(), reaction.double(), kernel.double(), STEP)
     found = cuda.implicit(y, reaction, kernel, STEP, run=run)
-    assert max_error(found, expected) <= output_gate("fp32", 3)
+    assert checks.max_error(found, expected) <= checks.output_gate("fp32", 3)
 
 
 Check = Callable[[Run], None]
@@ -449,29 +433,29 @@ QUICK_MUTANTS = (
 
 def caught(mutant: tuple[Check, str, str, str]) -> bool:
     check, only, old, new = mutant
-    return catches(check, ((old, new),), only=only)
+    return checks.catches(check, ((old, new),), only=only)
 
 
-@emulated
+@checks.emulated
 @pytest.mark.parametrize("check", [explicit_step, explicit_taps, periodic_taps, implicit_step])
 def test_the_true_kernels_pass(check: Check) -> None:
-    assert all(passes(check, Emulator(seed)) for seed in range(1, 4))
+    assert all(checks.passes(check, Emulator(seed)) for seed in range(1, 4))
 
 
-@emulated
+@checks.emulated
 @pytest.mark.parametrize("name", QUICK_MUTANTS)
 def test_a_mutant_is_caught(name: str) -> None:
     assert caught(MUTANTS[name])
 
 
-@emulated
+@checks.emulated
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in MUTANTS if name not in QUICK_MUTANTS])
 def test_every_mutant_is_caught(name: str) -> None:
     assert caught(MUTANTS[name])
 
 
-@emulated
+@checks.emulated
 @pytest.mark.slow
 @pytest.mark.parametrize("name", HARMLESS)
 def test_a_harmless_change_is_not_flagged(name: str) -> None:
@@ -481,7 +465,7 @@ def test_a_harmless_change_is_not_flagged(name: str) -> None:
 # ---- with a GPU ----------------------------------------------------------------------------------
 
 
-@on_gpu
+@checks.on_gpu
 class TestOnGpu:
     @pytest.mark.parametrize("name", OPERATIONS)
     @pytest.mark.parametrize("precision", PRECISIONS)
@@ -506,7 +490,7 @@ class TestOnGpu:
         ):
             expected = definition(some[0].double(), some[1].double(), kernel.double(), STEP)
             found = forward(*some, kernel, STEP)
-            assert max_error(found, expected) <= output_gate("fp32", 24)
+            assert checks.max_error(found, expected) <= checks.output_gate("fp32", 24)
 
     @pytest.mark.parametrize("name", OPERATIONS)
     def test_gradients_repeat_to_the_bit(self, name: str) -> None:

@@ -7,19 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from emulator.checks import (
-    DTYPES,
-    GRADIENT_GATE,
-    PRECISIONS,
-    catches,
-    emulated,
-    max_error,
-    on_gpu,
-    output_gate,
-    passes,
-    rms_error,
-    within_resources,
-)
+from emulator import checks
 from emulator.emulator import Emulator
 from torch import Tensor
 
@@ -97,22 +85,22 @@ class Case:
 
 
 def check_forward(case: Case, precision: str, run: Run, device: str = "cpu") -> None:
-    _, x, *weights = [one.to(device) for one in case.tensors(DTYPES[precision])]
-    y, _ = case.reference(DTYPES[precision])
+    _, x, *weights = [one.to(device) for one in case.tensors(checks.DTYPES[precision])]
+    y, _ = case.reference(checks.DTYPES[precision])
     found = case.forward(x, weights, precision, run)
     assert found.dtype == x.dtype
     reads = math.prod(case.near) if case.grid else case.channels
     terms = reads * case.span**2
-    assert max_error(found, y) <= output_gate(precision, terms)
+    assert checks.max_error(found, y) <= checks.output_gate(precision, terms)
 
 
 def check_backward(case: Case, precision: str, run: Run, device: str = "cpu") -> None:
-    dy, x, *weights = [one.to(device) for one in case.tensors(DTYPES[precision])]
-    _, gradients = case.reference(DTYPES[precision])
+    dy, x, *weights = [one.to(device) for one in case.tensors(checks.DTYPES[precision])]
+    _, gradients = case.reference(checks.DTYPES[precision])
     found = case.backward(dy, x, weights, precision, run)
     for one, right in zip(found, gradients, strict=True):
         assert one is not None and one.shape == right.shape
-        assert rms_error(one, right) <= GRADIENT_GATE[precision]
+        assert checks.rms_error(one, right) <= checks.GRADIENT_GATE[precision]
 
 
 def identifier(plan: Plan) -> str:
@@ -121,7 +109,7 @@ def identifier(plan: Plan) -> str:
 
 @pytest.mark.parametrize("plan", plans()[2::30], ids=identifier)
 def test_instance_fits(plan: Plan) -> None:
-    within_resources(plan.kernel())
+    checks.within_resources(plan.kernel())
 
 
 def told_apart(plan: Plan) -> bool:
@@ -132,12 +120,12 @@ def told_apart(plan: Plan) -> bool:
 @pytest.mark.slow
 @pytest.mark.parametrize("plan", list(filter(told_apart, plans())), ids=identifier)
 def test_every_instance_fits(plan: Plan) -> None:
-    within_resources(plan.kernel())
+    checks.within_resources(plan.kernel())
 
 
 def test_instances_are_listed() -> None:
     listed = set(plans())
-    for precision in PRECISIONS:
+    for precision in checks.PRECISIONS:
         for features in (1, 16, 33, 64, 65, 512):
             for channels in (1, 16, 17, 256):
                 for by, spans in ((STENCIL, (3, 5, 7)), (TAPS, (1, 3, 5, 7)), (ALONE, (3, 5, 7))):
@@ -161,7 +149,7 @@ WIDE = [
 ]
 
 
-@emulated
+@checks.emulated
 @pytest.mark.parametrize(
     ("case", "precision"), [(SIC, "bf16"), (PROJECTED, "fp32"), (GRID, "tf32")]
 )
@@ -170,15 +158,15 @@ def test_forward_emulated(case: Case, precision: str) -> None:
         check_forward(case, precision, Emulator(seed))
 
 
-@emulated
+@checks.emulated
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", checks.PRECISIONS)
 def test_forward_shapes(precision: str) -> None:
     for seed, case in enumerate(WIDE):
         check_forward(case, precision, Emulator(seed))
 
 
-@emulated
+@checks.emulated
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("case", "precision"),
@@ -188,7 +176,7 @@ def test_backward_emulated(case: Case, precision: str) -> None:
     check_backward(case, precision, Emulator(3))
 
 
-@emulated
+@checks.emulated
 @pytest.mark.parametrize("span", [1, 3, 5, 7])
 def test_depthwise_gradients(span: int) -> None:
     """The windows of 3 x 3 cover the taps, each once."""
@@ -197,7 +185,7 @@ def test_depthwise_gradients(span: int) -> None:
     y = torch.nn.functional.conv2d(x, spatial.requires_grad_(), padding=span // 2, groups=20)
     (right,) = torch.autograd.grad(y, spatial, dy)
     found = depthwise_gradients(dy.float(), x.float(), span, precision="fp32", run=Emulator(span))
-    assert rms_error(found, right) <= GRADIENT_GATE["fp32"]
+    assert checks.rms_error(found, right) <= checks.GRADIENT_GATE["fp32"]
 
 
 def test_unconnected_blocks_are_not_listed() -> None:
@@ -268,44 +256,44 @@ def probe(run: Run) -> None:
     check_forward(PROBED, "bf16", run)
 
 
-@emulated
+@checks.emulated
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MUTANTS)
 def test_mutant_is_caught(name: str) -> None:
-    assert catches(probe, [MUTANTS[name]], only="mix")
+    assert checks.catches(probe, [MUTANTS[name]], only="mix")
 
 
-@emulated
+@checks.emulated
 @pytest.mark.slow
 def test_harmless_change_is_not_flagged() -> None:
-    assert passes(probe, Emulator())
-    assert not catches(probe, [HARMLESS], only="mix")
+    assert checks.passes(probe, Emulator())
+    assert not checks.catches(probe, [HARMLESS], only="mix")
 
 
-@emulated
+@checks.emulated
 @pytest.mark.slow
 def test_mutants_by_taps_are_caught() -> None:
     def check(run: Run) -> None:
         check_forward(Case(96, 96, 3, (6, 16), (2, 8), bare=True, size=(1, 5, 7)), "bf16", run)
 
-    assert passes(check, Emulator())
+    assert checks.passes(check, Emulator())
     transposed = (
         "((row + tap / SPAN) * X_PITCH + tap % SPAN)",
         "((row + tap % SPAN) * X_PITCH + tap / SPAN)",
     )
-    assert catches(check, [transposed], only="mix")
-    assert catches(check, [MUTANTS["missing barrier before a stage is reused"]], only="mix")
+    assert checks.catches(check, [transposed], only="mix")
+    assert checks.catches(check, [MUTANTS["missing barrier before a stage is reused"]], only="mix")
 
 
-@on_gpu
+@checks.on_gpu
 class TestOnGpu:
-    @pytest.mark.parametrize("precision", PRECISIONS)
+    @pytest.mark.parametrize("precision", checks.PRECISIONS)
     @pytest.mark.parametrize("case", WIDE)
     def test_shapes(self, case: Case, precision: str) -> None:
         check_forward(case, precision, launch, "cuda")
         check_backward(case, precision, launch, "cuda")
 
-    @pytest.mark.parametrize("precision", PRECISIONS)
+    @pytest.mark.parametrize("precision", checks.PRECISIONS)
     @pytest.mark.parametrize("channels", [16, 32, 64, 128, 256, 512])
     @pytest.mark.parametrize("span", [3, 7])
     def test_layers(self, channels: int, span: int, precision: str) -> None:

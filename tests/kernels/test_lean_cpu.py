@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kernels import choice
 from kernels.factorized.operation import SINGLE_INTRA_CHANNEL, single_intra_channel
-from kernels.jit import maps
+from kernels.jit import machine, maps
 from kernels.jit.machine import vectors
 from kernels.lean import reference
 from kernels.lean.operation import LEAN, lean
@@ -163,7 +163,10 @@ def test_many_pixels_lose_no_accuracy() -> None:
 
 
 @pytest.mark.parametrize("threads", [2, 3])
-def test_threads_do_not_change_the_output_and_repeat_their_gradients(threads: int) -> None:
+def test_threads_do_not_change_the_output_and_repeat_their_gradients(
+    threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(maps, "GRAIN", 1)
     if maps.why_not(torch.zeros(1, 1, 1, 1)):
         pytest.skip("no generated code here")
     given = [drawn(s, i) for i, s in enumerate([(3, 24, 19, 11), (24, 24), (8, 24, 1)])]
@@ -185,6 +188,26 @@ def test_threads_do_not_change_the_output_and_repeat_their_gradients(threads: in
         assert all(map(torch.equal, one, other))
     for one, other in zip(several[0], once, strict=True):
         near(one, other.double(), 24)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_small_work_is_for_one_thread(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread for each GRAIN of products, and no more than there are shares of the map."""
+    if maps.why_not(torch.zeros(1, 1, 1, 1)):
+        pytest.skip("no generated code here")
+    teams: list[int] = []
+    monkeypatch.setattr(
+        machine.Compiled, "__call__", lambda _, threads, **__: teams.append(threads)
+    )
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    stencil, x = torch.zeros(8, 64, 1), torch.zeros(1, 64, 32, 32)
+    maps.mixed(x, None, stencil, STENCILS["9"])
+    maps.mixed(x, torch.zeros(64, 64), None)
+    maps.weight_gradients(x, x, STENCILS["9"])
+    maps.weight_gradients(x[:, :, :8, :8], x[:, :, :8, :8])
+    wide = torch.zeros(1, 512, 4, 4)
+    maps.weight_gradients(wide, wide)
+    assert teams == [1, threads, threads, 1, 1]
 
 
 def test_what_lies_beside_the_result_is_not_touched() -> None:

@@ -6,19 +6,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from emulator.checks import (
-    DTYPES,
-    GRADIENT_GATE,
-    PRECISIONS,
-    catches,
-    emulated,
-    max_error,
-    on_gpu,
-    output_gate,
-    passes,
-    rms_error,
-    within_resources,
-)
+from emulator import checks
 from emulator.emulator import Emulator
 from torch import Tensor
 
@@ -54,15 +42,15 @@ class Case:
         inputs = _Inputs(self, device)
         y, dx = inputs.found(run)
         reference, gradient = inputs.reference()
-        assert y.shape == reference.shape and y.dtype == DTYPES[self.precision]
-        assert max_error(y, reference) <= output_gate(self.precision, self.channels)
-        assert rms_error(dx, gradient) <= GRADIENT_GATE[self.precision]
+        assert y.shape == reference.shape and y.dtype == checks.DTYPES[self.precision]
+        assert checks.max_error(y, reference) <= checks.output_gate(self.precision, self.channels)
+        assert checks.rms_error(dx, gradient) <= checks.GRADIENT_GATE[self.precision]
 
 
 class _Inputs:
     def __init__(self, case: Case, device: str) -> None:
         chance = torch.Generator().manual_seed(case.seed)
-        dtype = DTYPES[case.precision]
+        dtype = checks.DTYPES[case.precision]
 
         def normal(*shape: int) -> Tensor:
             return torch.randn(shape, generator=chance).to(device, dtype)
@@ -114,9 +102,9 @@ class _Inputs:
 def _name(kernel: Kernel) -> str:
     macros = dict(kernel.macros)
     if kernel.name == "lean_pack":
-        return f"{PRECISIONS[macros['PRECISION']]}-pack"
+        return f"{checks.PRECISIONS[macros['PRECISION']]}-pack"
     way = ("grouped", "stencil", "diagonal")[macros["TAPS"]]
-    return f"{PRECISIONS[macros['PRECISION']]}-{macros['SLICE'] * macros['ACROSS']}-{way}"
+    return f"{checks.PRECISIONS[macros['PRECISION']]}-{macros['SLICE'] * macros['ACROSS']}-{way}"
 
 
 QUICK = ("fp32-64-grouped", "bf16-32-diagonal", "tf32-128-stencil", "fp16-pack")
@@ -130,10 +118,10 @@ QUICK = ("fp32-64-grouped", "bf16-32-diagonal", "tf32-128-stencil", "fp16-pack")
     ],
 )
 def test_the_kernel_compiles_within_its_resources(kernel: Kernel) -> None:
-    within_resources(kernel)
+    checks.within_resources(kernel)
 
 
-@emulated
+@checks.emulated
 @pytest.mark.parametrize(
     "case",
     [
@@ -159,12 +147,12 @@ WIDTHS = (
 
 
 @pytest.mark.slow
-@emulated
+@checks.emulated
 @pytest.mark.parametrize(
     "precision, widths",
     [
         (one, widths)
-        for one in PRECISIONS
+        for one in checks.PRECISIONS
         for widths in WIDTHS[:: 1 if one in ("fp32", "bf16") else 3]
     ],
 )
@@ -178,7 +166,7 @@ def test_widths_and_groups_in_the_emulator(precision: str, widths: tuple[int, in
         case.check(Emulator(seed))
 
 
-@emulated
+@checks.emulated
 def test_weights_that_do_not_stay_are_streamed(monkeypatch: pytest.MonkeyPatch) -> None:
     shape = cuda_shapes.SHAPES[4][-1]
     assert cuda_shapes.instance(shape, "tf32", cuda_shapes.STENCIL, 136, 227 * 1024)[1]
@@ -222,33 +210,33 @@ VICTIMS = {
 }
 
 
-@emulated
+@checks.emulated
 def test_a_harmless_change_is_not_flagged() -> None:
-    assert passes(VICTIMS["diagonal"].check, Emulator(3, tuple(HARMLESS), "lean_forward"))
+    assert checks.passes(VICTIMS["diagonal"].check, Emulator(3, tuple(HARMLESS), "lean_forward"))
 
 
-@emulated
+@checks.emulated
 @pytest.mark.parametrize("mutant", ["missing wait", "divergent barrier"])
 def test_some_mutants_are_caught(mutant: str) -> None:
-    assert catches(VICTIMS["diagonal"].check, MUTANTS[mutant], only="lean_forward")
+    assert checks.catches(VICTIMS["diagonal"].check, MUTANTS[mutant], only="lean_forward")
 
 
 @pytest.mark.slow
-@emulated
+@checks.emulated
 @pytest.mark.parametrize("mutant", MUTANTS)
 def test_every_mutant_is_caught(mutant: str) -> None:
-    assert passes(VICTIMS["diagonal"].check, Emulator(1))
-    assert catches(VICTIMS["diagonal"].check, MUTANTS[mutant], only="lean_forward")
+    assert checks.passes(VICTIMS["diagonal"].check, Emulator(1))
+    assert checks.catches(VICTIMS["diagonal"].check, MUTANTS[mutant], only="lean_forward")
 
 
 @pytest.mark.slow
-@emulated
+@checks.emulated
 @pytest.mark.parametrize("victim", VICTIMS)
 def test_mutants_of_each_way_of_taps_are_caught(victim: str) -> None:
     check = VICTIMS[victim].check
-    assert passes(check, Emulator(1))
-    assert catches(check, TRANSPOSED_TAPS[victim], only="lean_forward")
-    assert catches(check, MUTANTS["stage reused before the barrier"], only="lean_forward")
+    assert checks.passes(check, Emulator(1))
+    assert checks.catches(check, TRANSPOSED_TAPS[victim], only="lean_forward")
+    assert checks.catches(check, MUTANTS["stage reused before the barrier"], only="lean_forward")
 
 
 def test_refusals_say_what_is_valid() -> None:
@@ -280,9 +268,9 @@ def test_an_empty_batch_launches_nothing() -> None:
     assert cuda.forward(x, centre, outer, ROW, 2, transposed=True).shape == (0, 6, 5, 3)
 
 
-@on_gpu
+@checks.on_gpu
 class TestOnGpu:
-    @pytest.mark.parametrize("precision", PRECISIONS)
+    @pytest.mark.parametrize("precision", checks.PRECISIONS)
     @pytest.mark.parametrize("taps", [NINE, FIVE, ROW, COLUMN], ids=["9", "5", "row", "column"])
     def test_the_whole_grid(self, precision: str, taps: tuple[tuple[int, int], ...]) -> None:
         for widths in (*WIDTHS, (256, 256, 256), (512, 512, 512), (512, 512, 64)):

@@ -7,20 +7,11 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from emulator.checks import (
-    DTYPES,
-    GRADIENT_GATE,
-    PRECISIONS,
-    catches,
-    emulated,
-    on_gpu,
-    passes,
-    rms_error,
-    within_resources,
-)
+from emulator import checks
 from emulator.emulator import Emulator
 from torch import Tensor
 
+from kernels.cuda.launch import launch
 from kernels.cuda.source import Run
 from kernels.lean.cuda_backward import backward
 from kernels.lean.cuda_weights import prologue_gradients, weight_gradients
@@ -79,21 +70,16 @@ def weights(case: Case) -> tuple[Tensor, Tensor]:
     return centre, torch.randn(len(case.taps), case.features, per_group, generator=chance)
 
 
-def check(case: Case, precision: str, run: Run) -> None:
-    dy, x, scale, shift = case.tensors(DTYPES[precision])
+def check(case: Case, precision: str, run: Run, device: str = "cpu") -> None:
+    given = case.tensors(checks.DTYPES[precision])
+    dy, x, scale, shift = (t if t is None else t.to(device) for t in given)
+    assert dy is not None and x is not None
+    prologue = {"scale": scale, "shift": shift, "relu": case.relu}
     found = weight_gradients(
-        dy,
-        x,
-        case.taps,
-        case.groups,
-        scale=scale,
-        shift=shift,
-        relu=case.relu,
-        transposed=case.transposed,
-        precision=precision,
-        run=run,
-    )
-    for one, right in zip(found, reference(case, DTYPES[precision]), strict=False):
+        dy, x, case.taps, case.groups, **prologue, transposed=case.transposed,
+        precision=precision, run=run,
+    )  # fmt: skip
+    for one, right in zip(found, reference(case, checks.DTYPES[precision]), strict=False):
         assert one.dtype == torch.float32 and one.shape == right.shape
         assert agrees(one, right, precision)
 
@@ -102,11 +88,11 @@ def agrees(found: Tensor, right: Tensor, precision: str) -> bool:
     """Exactly where the gradient is zero: a map of one pixel has no neighbours."""
     if not right.any():
         return not found.any()
-    return rms_error(found, right) <= GRADIENT_GATE[precision]
+    return checks.rms_error(found, right) <= checks.GRADIENT_GATE[precision]
 
 
 def check_prologue(case: Case, precision: str, run: Run) -> None:
-    dy, x, scale, shift = case.tensors(DTYPES[precision])
+    dy, x, scale, shift = case.tensors(checks.DTYPES[precision])
     centre, outer = weights(case)
     found = prologue_gradients(
         dy,
@@ -122,8 +108,8 @@ def check_prologue(case: Case, precision: str, run: Run) -> None:
         precision=precision,
         run=run,
     )
-    for one, right in zip(found, reference(case, DTYPES[precision])[3:], strict=True):
-        assert rms_error(one, right) <= GRADIENT_GATE[precision]
+    for one, right in zip(found, reference(case, checks.DTYPES[precision])[3:], strict=True):
+        assert checks.rms_error(one, right) <= checks.GRADIENT_GATE[precision]
 
 
 def identifier(plan: Plan) -> str:
@@ -132,11 +118,11 @@ def identifier(plan: Plan) -> str:
 
 @pytest.mark.parametrize("plan", plans()[9::40], ids=identifier)
 def test_instance_fits(plan: Plan) -> None:
-    within_resources(plan.kernel())
+    checks.within_resources(plan.kernel())
 
 
 def test_sum_fits() -> None:
-    within_resources(SUM)
+    checks.within_resources(SUM)
 
 
 def told_apart(plan: Plan) -> bool:
@@ -147,7 +133,7 @@ def told_apart(plan: Plan) -> bool:
 @pytest.mark.slow
 @pytest.mark.parametrize("plan", list(filter(told_apart, plans())), ids=identifier)
 def test_every_instance_fits(plan: Plan) -> None:
-    within_resources(plan.kernel())
+    checks.within_resources(plan.kernel())
 
 
 QUICK = [
@@ -168,22 +154,22 @@ WIDE = [
 ]
 
 
-@emulated
+@checks.emulated
 @pytest.mark.parametrize(("case", "precision"), QUICK)
 def test_emulated(case: Case, precision: str) -> None:
     for seed in (1, 2):
         check(case, precision, Emulator(seed))
 
 
-@emulated
+@checks.emulated
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", checks.PRECISIONS)
 def test_emulated_shapes(precision: str) -> None:
     for seed, case in enumerate(WIDE):
         check(case, precision, Emulator(seed))
 
 
-@emulated
+@checks.emulated
 @pytest.mark.parametrize("affine", [True, False])
 def test_prologue_gradients(affine: bool) -> None:
     check_prologue(
@@ -191,7 +177,7 @@ def test_prologue_gradients(affine: bool) -> None:
     )
 
 
-@emulated
+@checks.emulated
 @pytest.mark.slow
 def test_all_gradients_together() -> None:
     case = Case(16, 16, 16, CROSS, (1, 9, 20), affine=True, relu=True)
@@ -209,7 +195,7 @@ def test_all_gradients_together() -> None:
 def test_instances_are_listed() -> None:
     """What a call asks for is among the instances that the tests compile."""
     listed = set(plans())
-    for precision in PRECISIONS:
+    for precision in checks.PRECISIONS:
         for wide in (1, 16, 17, 53, 64, 65, 512):
             for taps in ((), ROW, CROSS, NEIGHBOURS, FAR):
                 for groups in {1, wide, max(1, wide // 16)}:
@@ -280,27 +266,27 @@ def probe(run: Run) -> None:
     check(PROBED, "bf16", run)
 
 
-@emulated
+@checks.emulated
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MUTANTS)
 def test_mutant_is_caught(name: str) -> None:
-    assert catches(probe, [MUTANTS[name]], only=NAME)
+    assert checks.catches(probe, [MUTANTS[name]], only=NAME)
 
 
-@emulated
+@checks.emulated
 @pytest.mark.slow
 def test_harmless_change_is_not_flagged() -> None:
-    assert not catches(probe, [HARMLESS], only=NAME)
-    assert passes(probe, Emulator())
+    assert not checks.catches(probe, [HARMLESS], only=NAME)
+    assert checks.passes(probe, Emulator())
 
 
-@emulated
+@checks.emulated
 @pytest.mark.slow
 def test_mutants_of_the_band_are_caught() -> None:
     def check_band(run: Run) -> None:
         check(Case(24, 24, 3, NEIGHBOURS, (1, 19, 20)), "bf16", run)
 
-    assert passes(check_band, Emulator())
+    assert checks.passes(check_band, Emulator())
     swapped = (
         "(1 - tap_row(t)) * Y_PITCH + 1 - tap_column(t)",
         "(1 - tap_column(t)) * Y_PITCH + 1 - tap_row(t)",
@@ -309,45 +295,29 @@ def test_mutants_of_the_band_are_caught() -> None:
         "band_tap(int job) { return job % TAPS",
         "band_tap(int job) { return job / TILES",
     )
-    assert catches(check_band, [swapped], only=NAME)
-    assert catches(check_band, [misplaced], only=NAME)
+    assert checks.catches(check_band, [swapped], only=NAME)
+    assert checks.catches(check_band, [misplaced], only=NAME)
 
 
-@on_gpu
+@checks.on_gpu
 class TestOnGpu:
-    @pytest.mark.parametrize("precision", PRECISIONS)
+    @pytest.mark.parametrize("precision", checks.PRECISIONS)
     @pytest.mark.parametrize("case", [case for case, _ in QUICK] + WIDE)
     def test_shapes(self, case: Case, precision: str) -> None:
-        dy, x, scale, shift = (
-            t if t is None else t.cuda() for t in case.tensors(DTYPES[precision])
-        )
-        assert dy is not None and x is not None
-        found = weight_gradients(
-            dy,
-            x,
-            case.taps,
-            case.groups,
-            scale=scale,
-            shift=shift,
-            relu=case.relu,
-            transposed=case.transposed,
-            precision=precision,
-        )
-        for one, right in zip(found, reference(case, DTYPES[precision]), strict=False):
-            assert agrees(one, right, precision)
+        check(case, precision, launch, "cuda")
 
-    @pytest.mark.parametrize("precision", PRECISIONS)
+    @pytest.mark.parametrize("precision", checks.PRECISIONS)
     @pytest.mark.parametrize("channels", [16, 32, 64, 128, 256, 512])
     def test_figure_5(self, channels: int, precision: str) -> None:
         case = Case(channels, channels, channels, size=(4, 8192 // channels, 8192 // channels))
-        dy, x, _, _ = case.tensors(DTYPES[precision])
+        dy, x, _, _ = case.tensors(checks.DTYPES[precision])
         found = weight_gradients(dy.cuda(), x.cuda(), case.taps, case.groups, precision=precision)
         again = weight_gradients(dy.cuda(), x.cuda(), case.taps, case.groups, precision=precision)
         for one, other, right in zip(
-            found, again, reference(case, DTYPES[precision]), strict=False
+            found, again, reference(case, checks.DTYPES[precision]), strict=False
         ):
             assert torch.equal(one, other), "not deterministic"
-            assert rms_error(one, right) <= GRADIENT_GATE[precision]
+            assert checks.rms_error(one, right) <= checks.GRADIENT_GATE[precision]
 
     def test_not_contiguous(self) -> None:
         x = torch.randn(2, 40, 21, 60, device="cuda")[:, ::2, 1:, 3:50]

@@ -7,31 +7,15 @@ from itertools import product
 
 import pytest
 import torch
-from emulator.checks import (
-    DTYPES,
-    GRADIENT_GATE,
-    PRECISIONS,
-    catches,
-    emulated,
-    max_error,
-    on_gpu,
-    output_gate,
-    passes,
-    rms_error,
-    within_resources,
-)
+from emulator import checks
 from emulator.emulator import Emulator
 from torch import Tensor
 
 from kernels.cuda.launch import launch
 from kernels.cuda.source import Kernel, Run
-from kernels.structured import cuda, instances
+from kernels.structured import cuda, cuda_launches, instances
+from kernels.structured.cuda import Numbers
 from kernels.structured.reference import structured
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 @dataclass(frozen=True)
@@ -51,10 +35,14 @@ class Layer:
     width: int = 21
     channels_last: bool = True
 
+    @property
+    def numbers(self) -> Numbers:
+        return Numbers(self.N, self.groups, self.stride, padding=self.padding)
+
     def inputs(self, precision: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """x, alpha, dY, and Y in float64, from the rounded inputs."""
         chance = torch.Generator().manual_seed(0)
-        dtype = DTYPES[precision]
+        dtype = checks.DTYPES[precision]
         x = torch.randn(self.batch, self.C, self.height, self.width, generator=chance)
         shape = (self.F, self.c, self.n, self.n)
         weight = torch.randn(shape, generator=chance) / (self.c * self.n**2) ** 0.5
@@ -70,11 +58,10 @@ class Layer:
 def outputs_hold(layer: Layer, precision: str, run: Run, device: str = "cpu") -> None:
     x, weight, _, reference = layer.inputs(precision)
     y = cuda.forward(
-        x.to(device), weight.to(device), layer.N, layer.groups, stride=layer.stride,
-        padding=layer.padding, precision="tf32" if precision == "tf32" else "fp32", run=run,
-    )  # fmt: skip
+        x.to(device), weight.to(device), layer.numbers, precision=checks.single(precision), run=run
+    )
     assert y.dtype == x.dtype and y.shape == reference.shape
-    assert max_error(y, reference) <= output_gate(precision, layer.C)
+    assert checks.max_error(y, reference) <= checks.output_gate(precision, layer.C)
 
 
 def gradients_hold(layer: Layer, precision: str, run: Run, device: str = "cpu") -> None:
@@ -83,16 +70,14 @@ def gradients_hold(layer: Layer, precision: str, run: Run, device: str = "cpu") 
     reference = structured(*exact, layer.N, layer.groups, layer.stride, padding=layer.padding)
     dx, dweight = torch.autograd.grad(reference, exact, dy.double())
     x, weight, dy = x.to(device), weight.to(device), dy.to(device)
-    kind = "tf32" if precision == "tf32" else "fp32"
     found_x, found_weight = cuda.backward(
-        dy, (True, True), x, weight, layer.N, layer.groups, stride=layer.stride,
-        padding=layer.padding, precision=kind, run=run,
-    )  # fmt: skip
+        dy, (True, True), x, weight, layer.numbers, precision=checks.single(precision), run=run
+    )
     assert found_x is not None and found_weight is not None
     assert found_x.shape == x.shape and found_weight.shape == weight.shape
     assert found_x.dtype == found_weight.dtype == x.dtype
-    assert rms_error(found_x, dx) <= GRADIENT_GATE[precision]
-    assert rms_error(found_weight, dweight) <= GRADIENT_GATE[precision]
+    assert checks.rms_error(found_x, dx) <= checks.GRADIENT_GATE[precision]
+    assert checks.rms_error(found_weight, dweight) <= checks.GRADIENT_GATE[precision]
 
 
 HALF = Layer(32, 48, 16)
@@ -128,13 +113,13 @@ def named(kernel: Kernel) -> str:
 
 @pytest.mark.parametrize("kernel", instances.kernels(quick=True)[::6], ids=named)
 def test_resources_of_a_few(kernel: Kernel) -> None:
-    within_resources(kernel)
+    checks.within_resources(kernel)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kernel", instances.kernels(), ids=named)
 def test_resources(kernel: Kernel) -> None:
-    within_resources(kernel)
+    checks.within_resources(kernel)
 
 
 def test_every_plan_fits_its_block() -> None:
@@ -164,7 +149,7 @@ def test_every_plan_fits_its_block() -> None:
 # ---- what they compute ---------------------------------------------------------------------------
 
 
-@emulated
+@checks.emulated
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_forward(precision: str) -> None:
     outputs_hold(HALF, precision, Emulator())
@@ -177,7 +162,7 @@ CASES = [(name, ("fp32", "bf16")[index % 2]) for index, name in enumerate(LAYERS
 ]  # fmt: skip
 
 
-@emulated
+@checks.emulated
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "precision"), CASES)
 def test_layers(name: str, precision: str) -> None:
@@ -185,7 +170,7 @@ def test_layers(name: str, precision: str) -> None:
     gradients_hold(LAYERS[name], precision, Emulator(seed=len(name) + 1))
 
 
-@emulated
+@checks.emulated
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("c", [16, 48, 8])
@@ -198,11 +183,11 @@ def test_blocks_walk_over_tiles(precision: str, c: int, monkeypatch: pytest.Monk
         gradients_hold(layer, precision, Emulator(seed))
 
 
-@emulated
+@checks.emulated
 def test_gradient_of_alpha_is_deterministic() -> None:
     x, weight, dy, _ = HALF.inputs("bf16")
     first, second = (
-        cuda.weight_gradient(dy, x, weight.shape, 3, run=Emulator(seed)) for seed in (1, 2)
+        cuda.weight_gradient(dy, x, weight.shape, Numbers(3), run=Emulator(seed)) for seed in (1, 2)
     )
     assert torch.equal(first, second)
 
@@ -210,7 +195,7 @@ def test_gradient_of_alpha_is_deterministic() -> None:
 @pytest.mark.parametrize(("offset", "channels", "copy"), [(0, 32, 16), (1, 32, 2), (0, 12, 8)])
 def test_copies_are_aligned(offset: int, channels: int, copy: int) -> None:
     memory = torch.empty(channels * 4 + offset, dtype=torch.bfloat16)[offset:]
-    assert cuda._copy(memory.view(1, channels, 2, 2), 1, 0) == copy
+    assert cuda_launches.bytes_of_copy(memory.view(1, channels, 2, 2), 1, 0) == copy
 
 
 @pytest.mark.parametrize("shape", [(0, 8, 5, 5), (0, 8, 1, 1)])
@@ -219,25 +204,28 @@ def test_an_empty_batch_launches_nothing(shape: tuple[int, ...]) -> None:
         raise AssertionError("launched")
 
     x, weight = torch.ones(shape), torch.ones(4, 4, 2, 2)
-    y = cuda.forward(x, weight, 3, run=never)
+    y = cuda.forward(x, weight, Numbers(3), run=never)
     assert y.shape == (0, 4, *shape[2:])
-    assert cuda.input_gradient(y, weight, 3, 1, shape, run=never).shape == shape
-    assert not cuda.weight_gradient(y, x, weight.shape, 3, run=never).any()
+    assert cuda.input_gradient(y, weight, shape, Numbers(3), run=never).shape == shape
+    assert not cuda.weight_gradient(y, x, weight.shape, Numbers(3), run=never).any()
 
 
 def test_why_not() -> None:
-    x, weight = torch.ones(1, 8, 5, 5), torch.ones(4, 4, 2, 2)
-    assert cuda.why_not(x, weight, 3) is None
-    assert "valid are 1 and 2" in (cuda.why_not(x, weight, 3, stride=3) or "")
-    assert "dilation 2" in (cuda.why_not(x, weight, 3, dilation=2) or "")
-    assert "5 axes" in (cuda.why_not(x[..., None], weight, 3) or "")
-    assert "float64" in (cuda.why_not(x.double(), weight.double(), 3) or "")
-    assert "equal types" in (cuda.why_not(x, weight.half(), 3) or "")
-    assert "side 7" in (cuda.why_not(x, torch.ones(4, 4, 6, 6), 7) or "")
+    x, weight, three = torch.ones(1, 8, 5, 5), torch.ones(4, 4, 2, 2), Numbers(3)
+    assert cuda.why_not(x, weight, three) is None
+    for call, words in (
+        ((x, weight, Numbers(3, stride=3)), "valid are 1 and 2"),
+        ((x, weight, Numbers(3, dilation=2)), "dilation 2"),
+        ((x[..., None], weight, three), "5 axes"),
+        ((x.double(), weight.double(), three), "float64"),
+        ((x, weight.half(), three), "equal types"),
+        ((x, torch.ones(4, 4, 6, 6), Numbers(7)), "side 7"),
+    ):
+        assert words in (cuda.why_not(*call) or "")
     with pytest.raises(ValueError, match="valid are 1 and 2"):
-        cuda.forward(x, weight, 3, stride=4)
+        cuda.forward(x, weight, Numbers(3, stride=4))
     with pytest.raises(ValueError, match="valid are fp32, tf32"):
-        cuda.forward(x, weight, 3, precision="half")
+        cuda.forward(x, weight, Numbers(3), precision="half")
 
 
 # ---- seeded bugs ---------------------------------------------------------------------------------
@@ -288,28 +276,30 @@ def gradient_bugs_show(run: Run) -> None:
     gradients_hold(Layer(16, 16, 16, batch=4, height=18, width=9), "fp32", run)
 
 
-@emulated
+@checks.emulated
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_seeded_bug_is_caught(name: str) -> None:
-    assert catches(bugs_show, [MUTANTS[name]], only="structured")
+    assert checks.catches(bugs_show, [MUTANTS[name]], only="structured")
 
 
-@emulated
+@checks.emulated
 @pytest.mark.slow
 @pytest.mark.parametrize("name", GRADIENT_MUTANTS)
 def test_a_seeded_bug_of_the_gradient_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(instances, "WIDE_ENOUGH", 2)
-    assert catches(gradient_bugs_show, [GRADIENT_MUTANTS[name]], only="gradient")
+    assert checks.catches(gradient_bugs_show, [GRADIENT_MUTANTS[name]], only="gradient")
 
 
-@emulated
+@checks.emulated
 @pytest.mark.slow
 def test_a_harmless_change_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(instances, "WIDE_ENOUGH", 2)
     for seed in (1, 2, 3):
-        assert passes(bugs_show, Emulator(seed, (HARMLESS["structured"],), "structured"))
-        assert passes(gradient_bugs_show, Emulator(seed, (HARMLESS["gradient"],), "gradient"))
+        assert checks.passes(bugs_show, Emulator(seed, (HARMLESS["structured"],), "structured"))
+        assert checks.passes(
+            gradient_bugs_show, Emulator(seed, (HARMLESS["gradient"],), "gradient")
+        )
 
 
 # ---- on a GPU ------------------------------------------------------------------------------------
@@ -321,9 +311,9 @@ WIDE = {
 }
 
 
-@on_gpu
+@checks.on_gpu
 class TestOnGpu:
-    @pytest.mark.parametrize("precision", PRECISIONS)
+    @pytest.mark.parametrize("precision", checks.PRECISIONS)
     @pytest.mark.parametrize("name", [*LAYERS, *WIDE])
     def test_layers(self, name: str, precision: str) -> None:
         layer = (LAYERS | WIDE)[name]
@@ -333,21 +323,21 @@ class TestOnGpu:
     def test_slices(self) -> None:
         x, weight, _, _ = Layer(64, 32, 16).inputs("fp32")
         part = x.cuda()[:, ::2, 1:, :-2]
-        y = cuda.forward(part, weight.cuda(), 3)
-        assert max_error(y, structured(part.double().cpu(), weight.double(), 3)) <= 1e-5
+        y = cuda.forward(part, weight.cuda(), Numbers(3))
+        assert checks.max_error(y, structured(part.double().cpu(), weight.double(), 3)) <= 1e-5
 
     def test_an_odd_address(self) -> None:
         x, weight, _, reference = HALF.inputs("bf16")
         memory = torch.empty(x.numel() + 1, dtype=x.dtype, device="cuda")[1:]
         moved = memory.view(2, 19, 21, 32).permute(0, 3, 1, 2).copy_(x)
-        y = cuda.forward(moved, weight.cuda(), 3)
-        assert max_error(y, reference) <= output_gate("bf16", 32)
+        y = cuda.forward(moved, weight.cuda(), Numbers(3))
+        assert checks.max_error(y, reference) <= checks.output_gate("bf16", 32)
 
     def test_any_stream(self) -> None:
         x, weight, _, reference = HALF.inputs("bf16")
         x, weight = x.cuda(), weight.cuda()
         torch.cuda.synchronize()
         with torch.cuda.stream(torch.cuda.Stream()):
-            y = cuda.forward(x, weight, 3)
+            y = cuda.forward(x, weight, Numbers(3))
         torch.cuda.synchronize()
-        assert max_error(y, reference) <= output_gate("bf16", 32)
+        assert checks.max_error(y, reference) <= checks.output_gate("bf16", 32)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from emulator.checks import GRADIENT_GATE, emulated, max_error, output_gate, rms_error
+from emulator import checks
 from emulator.emulator import Emulator
 from torch import Tensor
 
@@ -131,7 +131,7 @@ CASES = {
 }
 
 
-@emulated
+@checks.emulated
 @pytest.mark.parametrize(
     "name",
     [pytest.param(name, marks=pytest.mark.slow if name in LATE else ()) for name in CASES],
@@ -145,33 +145,33 @@ def test_output_and_every_gradient(name: str) -> None:
     dy = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1))
     choice.record(clear=True)
     y = case(given, backend="cuda")
-    assert max_error(y.detach(), expected.detach()) <= output_gate("fp32", 12)
+    assert checks.max_error(y.detach(), expected.detach()) <= checks.output_gate("fp32", 12)
     found = torch.autograd.grad(y, list(given.values()), dy)
     gradients = torch.autograd.grad(expected, list(double.values()), dy.double())
     for key, one, other in zip(given, found, gradients, strict=True):
-        assert rms_error(one, other) <= GRADIENT_GATE["fp32"], key
+        assert checks.rms_error(one, other) <= checks.GRADIENT_GATE["fp32"], key
     operation = "lean" if name == "linear_mix" else name.split()[0]
     assert choice.record() == {operation: ["cuda"], f"{operation} backward": ["cuda"]}
 
 
 @pytest.mark.slow
-@emulated
+@checks.emulated
 @pytest.mark.usefixtures("on_cpu")
 def test_half_precision_gives_gradients_in_the_type_of_the_weights() -> None:
     case = CASES["linear_mix"]
     given = case.tensors(torch.bfloat16)
     double = {key: one.detach().double().requires_grad_() for key, one in given.items()}
     y, expected = case(given, backend="cuda"), case(double, backend="torch")
-    assert max_error(y.detach(), expected.detach()) <= output_gate("bf16", 12)
+    assert checks.max_error(y.detach(), expected.detach()) <= checks.output_gate("bf16", 12)
     dy = torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).bfloat16()
     found = torch.autograd.grad(y, list(given.values()), dy)
     gradients = torch.autograd.grad(expected, list(double.values()), dy.double())
     for one, other in zip(found, gradients, strict=True):
         assert one.dtype == torch.bfloat16
-        assert rms_error(one, other) <= GRADIENT_GATE["bf16"]
+        assert checks.rms_error(one, other) <= checks.GRADIENT_GATE["bf16"]
 
 
-@emulated
+@checks.emulated
 @pytest.mark.usefixtures("on_cpu")
 @pytest.mark.parametrize("name", ["lean to another width", "explicit", "structured"])
 def test_as_an_operator_of_torch(name: str) -> None:
@@ -193,10 +193,10 @@ def test_as_an_operator_of_torch(name: str) -> None:
         for run in (compiled, call)
     )
     for one, other in zip(found, expected, strict=True):
-        assert rms_error(one, other.double()) <= 1e-6
+        assert checks.rms_error(one, other.double()) <= 1e-6
 
 
-@emulated
+@checks.emulated
 @pytest.mark.usefixtures("on_cpu")
 @pytest.mark.parametrize("name", CASES)
 def test_only_what_is_asked_for_and_the_layout_of_x(name: str) -> None:
@@ -210,7 +210,7 @@ def test_only_what_is_asked_for_and_the_layout_of_x(name: str) -> None:
     double = {key: one.detach().double() for key, one in given.items()}
     double[last].requires_grad_()
     (expected,) = torch.autograd.grad(case(double, backend="torch").sum(), [double[last]])
-    assert rms_error(found, expected) <= GRADIENT_GATE["fp32"]
+    assert checks.rms_error(found, expected) <= checks.GRADIENT_GATE["fp32"]
 
 
 @pytest.mark.usefixtures("on_cpu")

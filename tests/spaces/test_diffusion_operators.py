@@ -12,7 +12,7 @@ from torch import nn
 
 from analysis.cost import cost
 from kernels.diffusion import fourier, reference
-from kernels.diffusion.stability import power
+from kernels.diffusion.stability import bound, power
 from spaces.design import Design, parse
 from spaces.fixed import AveragePool, BatchNorm, ReLU, Shortcut
 from spaces.modules import Weighted, initialise
@@ -143,6 +143,25 @@ def test_the_diffusion_starts_with_a_transfer_function_of_at_most_one(
         kernel = module[0].advance.kernel.detach()
         for size in ((3, 3), (8, 8), (30, 17)):
             assert 0.05 < power(kernel, size).max() <= 1 + 1e-5
+
+
+@pytest.mark.parametrize("text", ["RD", "CRD", "CRD(h=4)", "RD(k=5,h=1/2)"])
+def test_an_explicit_module_stays_stable_when_training_takes_its_kernel_far(text: str) -> None:
+    """At a rate that throws K out of its bound; then hundred steps of diffusion do not grow."""
+    torch.manual_seed(0)
+    module = one(text).module(Place(6, 6, 8, 8)).double()
+    y = torch.randn(4, 6, 8, 8, dtype=torch.float64)
+    optimiser = torch.optim.SGD(module.parameters(), lr=30.0)
+    for _ in range(3):
+        optimiser.zero_grad()
+        (module(y) + 3 * y).square().mean().backward()
+        optimiser.step()
+    assert bound(module.advance.kernel).max() > 2
+    out, still = y, torch.zeros_like(y)
+    with torch.no_grad():
+        for _ in range(100):
+            out = module.advance(out, still)
+    assert out.norm() <= y.norm() * (1 + 1e-9)
 
 
 @pytest.mark.parametrize("text", ["LINEARMIX", "CIRC", *STEPS])

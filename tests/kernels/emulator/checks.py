@@ -34,6 +34,11 @@ on_gpu = pytest.mark.skipif(
 )
 
 
+def single(precision: str) -> str:
+    """How products of float32 are made where a test is of this precision."""
+    return "tf32" if precision == "tf32" else "fp32"
+
+
 def output_gate(precision: str, channels: int) -> float:
     """Bound of max|error| / max|reference|; of fp32 it grows with the sum over channels."""
     return 1e-6 * channels**0.5 if precision == "fp32" else OUTPUT_GATE[precision]
