@@ -66,12 +66,30 @@ def channels_seen(design: Design, channels: int, features: int) -> int:
     return run
 
 
+@lru_cache(maxsize=16384)
+def volume_seen(design: Design, channels: int, features: int) -> int | str:
+    """How many inputs the output that sees least reads, as `analysis.field.Field.volume`.
+
+    >>> from spaces.design import parse
+    >>> volume_seen(parse("GC(32)+PWG(2)"), 64, 64)
+    576
+    """
+    if not shuffled_chain(design):
+        return field(design, channels, features).volume
+    return channels_seen(design, channels, features) * len(_taps(design)) ** 2
+
+
 def _covers(design: Design) -> bool:
     """Whether the stencils together reach every tap of the window."""
+    return _taps(design).issuperset(WINDOW)
+
+
+def _taps(design: Design) -> set[int]:
+    """What the stencils together reach along one axis."""
     reached = {0}
     for operator in design.operators:
         if isinstance(operator, GroupedConvolution):
             half = operator.kernel // 2
             steps = [operator.dilation * step for step in range(-half, half + 1)]
             reached = {tap + step for tap in reached for step in steps}
-    return reached.issuperset(WINDOW)
+    return reached

@@ -158,9 +158,12 @@ def bound_params(design: Design, channels: float, out_channels: float | None = N
     >>> bound_params(parse("GC+PWG"), 64)
     3072.0
     """
-    features = channels if out_channels is None else out_channels
-    chain(design)
-    return _relax(design, [float(x * channels + y * features) for x, y in shares(design)]).bound
+    return _real(design, channels, out_channels).bound
+
+
+def bound_open_params(design: Design, channels: float, out_channels: float | None = None) -> float:
+    """Of `bound_params` what belongs to the operators without a group number."""
+    return _real(design, channels, out_channels).least
 
 
 def widest(design: Design, params: int, alpha: int | Fraction = 1) -> Widest:
@@ -202,6 +205,7 @@ def chain(design: Design) -> tuple[GroupedConvolution, ...]:
     return operators
 
 
+@lru_cache(maxsize=4096)
 def shares(design: Design) -> tuple[tuple[Fraction, Fraction], ...]:
     """Each width of the design as (x, y): W = x C + y F, from `Design.widths` at two points.
 
@@ -231,11 +235,23 @@ class _Layer(NamedTuple):
     largest: float
 
     @property
-    def bound(self) -> float:
+    def least(self) -> float:
+        """Of sum(a / g) over real numbers."""
         if not self.areas:
-            return self.fixed
+            return 0
         n, room = len(self.areas), min(self.inner / self.taken, self.largest)
-        return self.fixed + n * (math.prod(self.areas) / room) ** (1 / n)
+        return n * (math.prod(self.areas) / room) ** (1 / n)
+
+    @property
+    def bound(self) -> float:
+        return self.fixed + self.least
+
+
+def _real(design: Design, channels: float, out_channels: float | None) -> _Layer:
+    """The problem at widths that need not be whole. Raises DesignError as `chain`."""
+    features = channels if out_channels is None else out_channels
+    chain(design)
+    return _relax(design, [float(x * channels + y * features) for x, y in shares(design)])
 
 
 def _relax(design: Design, widths: Sequence[float]) -> _Layer:

@@ -3,9 +3,9 @@
     solve(candidate, task, Limits.read(params="50k"))    ->  Sized, or Refusal with its reason
 
 Without open group numbers every cost grows with the width and bisection on the ladder of valid
-widths finds the end. The optimum of open ones jumps with the divisors of the width: there the
-lower bound `ladder.floor` is bisected, and the widths below its end are tried one by one, so that
-the first that fits is the widest of all. A latency comes last, by measuring.
+widths finds the end. The optimum of open ones jumps with the divisors of the width: there a lower
+bound (`nas.floors`) is bisected, and the widths below its end are tried one by one, so that the
+first that fits is the widest of all. A latency comes last, by measuring (`nas.timed_width`).
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 from nas import ladder
 from nas.candidates import Candidate, Contender, Entry, Sized, Task
-from nas.limits import BYTES, COUNT, SECONDS, USUAL, Limits, quantity, show_seconds
+from nas.floors import floor
+from nas.limits import BYTES, COUNT, SECONDS, Limits, quantity, show_seconds
 from spaces.operator import DesignError
 
 __all__ = [
@@ -32,19 +33,13 @@ __all__ = [
     "solve",
     "why_not_wider",
     "widest_index",
-    "within_latency",
 ]
 
 TIMINGS = 6
-"""Timings of one candidate at most."""
-
-GUESSES = 4
-"""Widths whose time is estimated before the first is measured, at most."""
+"""Timings of one candidate at most (`nas.timed_width`)."""
 
 INCOMPLETE = 16
 """Widths that fit and see too little before the widest is looked for from the narrowest on."""
-
-E = TypeVar("E", bound=Entry)
 
 
 @dataclass(frozen=True)
@@ -104,11 +99,9 @@ def solve(
     steps = min(
         [(bound - low) // unit for bound in (high, at_most) if bound is not None], default=None
     )
-    last = widest_index(
-        lambda i: limits.allow(ladder.floor(candidate, task, low + i * unit)), steps
-    )
+    last = widest_index(lambda i: limits.allow(floor(candidate, task, low + i * unit)), steps)
     if at_most is not None and candidate.design.is_family and last >= 0:
-        least = ladder.floor(candidate, task, low + last * unit).params
+        least = floor(candidate, task, low + last * unit).params
         limits = replace(limits, params=min(math.ceil(least), limits.params or math.ceil(least)))
 
     def judged(index: int) -> tuple[Sized, str | None] | None:
@@ -191,99 +184,6 @@ def nearest_feasible(results: Iterable[Entry | Refusal], limits: Limits) -> Entr
     if not standing:
         raise ValueError("no candidate can stand at any width: include another composition")
     return min(standing, key=lambda entry: (limits.analytic.excess(entry.cost), entry.key))
-
-
-def usual_seconds(entry: Entry) -> float:
-    """A guess at what one image takes where no profile of the device is known."""
-    return entry.cost.mults / USUAL
-
-
-def within_latency(
-    sized: E,
-    limits: Limits,
-    measure: Callable[[E], float],
-    refit: Callable[[int], E | Refusal],
-    expect: Callable[[E], float] = usual_seconds,
-) -> E | Refusal:
-    """The widest of at most 6 timed networks that meets the latency limit too.
-
-    sized: the widest within the analytic limits. measure: seconds for one image. refit: the
-    widest within the analytic limits that is no wider than a width. expect: seconds as guessed; it
-    settles which network is timed first. The search takes latency as proportional to a power of
-    the width between the timed ones and corrects itself.
-    """
-    if limits.latency is None:
-        return sized
-    timed: dict[int, float] = {}
-    best: E | None = None
-    fastest = entry = _first_guess(sized, limits.latency, refit, expect)
-    while True:
-        timed[entry.width] = measure(entry)
-        fastest = min(fastest, entry, key=lambda one: timed[one.width])
-        if timed[entry.width] <= limits.latency and (best is None or entry.width > best.width):
-            best = entry
-        following = None
-        if len(timed) < TIMINGS:
-            following = _next_guess(sized, timed, limits.latency, refit)
-        if following is None:
-            break
-        entry = following
-    if best is not None:
-        return best
-    return Refusal(
-        sized.candidate,
-        f"at width {fastest.width} it takes {show_seconds(timed[fastest.width])}, of at most "
-        f"{show_seconds(limits.latency)}, the least of {len(timed)} timings",
-        fastest,
-    )
-
-
-def _first_guess(
-    sized: E, limit: float, refit: Callable[[int], E | Refusal], expect: Callable[[E], float]
-) -> E:
-    """The widest, or a narrower one that is expected to meet the limit."""
-    entry = sized
-    for _ in range(GUESSES):
-        seconds = expect(entry)
-        if seconds <= limit:
-            break
-        narrower = refit(min(entry.width - 1, int(entry.width * (limit / seconds) ** 0.5)))
-        if isinstance(narrower, Refusal):
-            break
-        entry = narrower
-    return entry
-
-
-def _next_guess(
-    widest: E, timed: dict[int, float], limit: float, refit: Callable[[int], E | Refusal]
-) -> E | None:
-    """The width to time next: between the widest fast one and the narrowest slow one above it.
-
-    Seconds are taken to grow as a power of the width, through the two nearest timings; with all
-    timings on one side of the limit the guess goes 10 % further, to find the other side.
-    """
-    fast = max((width for width, seconds in timed.items() if seconds <= limit), default=0)
-    slow = min((width for width in timed if width > fast), default=widest.width + 1)
-    if slow - fast < 2:
-        return None
-    if fast and slow in timed:
-        near, other, margin = fast, slow, 1.0
-    else:
-        near, margin = (fast, 1.1) if fast else (slow, 0.9)
-        other = min((w for w in timed if w != near), key=lambda w: abs(w - near), default=near)
-    growth = 2.0 if fast else 1.0
-    if other != near:
-        slope = math.log(timed[other] / timed[near]) / math.log(other / near)
-        growth = min(max(slope, 0.25), 4.0)
-    cap = margin * near * (limit / timed[near]) ** (1 / growth)
-    cap = max(fast + 1, min(int(cap), slow - 1))
-    while True:
-        found = refit(cap)
-        if not isinstance(found, Refusal) and found.width > fast:
-            return found
-        if cap == slow - 1:
-            return None
-        cap = min(slow - 1, fast + 2 * (cap - fast))
 
 
 def _range(candidate: Candidate, allow_incomplete: bool) -> tuple[int, int, int | None]:

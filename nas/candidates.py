@@ -7,15 +7,16 @@ Width is never searched: a budget solves for it (`nas.budget`). Nothing here nee
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from analysis.completeness import why_incomplete
-from analysis.cost import Cost, network_cost
+from analysis.cost import Cost, total
 from analysis.theorems import resolve
+from nas.standing import Slot, block_cost, ends_cost, here, standing, written
 from spaces.design import Design, parse
 from spaces.layouts.fog import fog
 from spaces.network import Network
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 SCHEMA = 1
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,14 @@ class Sized:
 
     @cached_property
     def cost(self) -> Cost:
-        return network_cost(self.network)
+        """Of the network, by what its ends and its blocks cost; it is not built."""
+        candidate, task, width = self.candidate, self.task, self.width
+
+        def cost_at(slot: Slot) -> Cost:
+            return block_cost(self._at(resolve, slot), candidate.inner, slot, width)
+
+        ends = ends_cost(task.input, task.classes, len(candidate.blocks), width)
+        return total([ends, *(cost for _, cost in self._each(cost_at))])
 
     @property
     def title(self) -> str:
@@ -132,7 +142,7 @@ class Sized:
     @property
     def layers(self) -> tuple[str, ...]:
         """The canonical design of each block: equal layers at equal widths are one network."""
-        return tuple(str(design) for _, design, _, _ in self._blocks())
+        return tuple(text for _, text in self._each(partial(self._at, written)))
 
     @property
     def key(self) -> str:
@@ -148,11 +158,22 @@ class Sized:
         return None
 
     def _blocks(self) -> Iterator[tuple[str, Design, int, int]]:
-        for part in self.network.blocks():
-            if part.design is None:
-                continue
-            channels, features = part.whole.channels, part.whole.features
-            yield part.name, part.design.canonical(channels, features), channels, features
+        """Name, canonical design and widths of each block."""
+        for name, (design, slot) in self._each(lambda slot: (self._at(here, slot), slot)):
+            yield name, design, slot.channels * self.width, slot.features * self.width
+
+    def _at(self, work: Callable[[Design, int, int], T], slot: Slot) -> T:
+        """An answer about the design at the widths of a slot."""
+        return work(self.candidate.design, slot.channels * self.width, slot.features * self.width)
+
+    def _each(self, work: Callable[[Slot], T]) -> Iterator[tuple[str, T]]:
+        """For each block its name and an answer. Raises DesignError with the name of the block."""
+        for name, slot in standing(self.task.input, self.candidate.blocks):
+            try:
+                answer = work(slot)
+            except DesignError as error:
+                raise DesignError(f"{name}: {error}") from None
+            yield name, answer
 
     def module(self, seed: int | None = None) -> nn.Module:
         """(N, channels, height, width) -> (N, classes); the same seed gives the same weights."""

@@ -170,7 +170,7 @@ def show(
 ) -> None:
     """The ranked table of a run, also of one that is not finished."""
     from nas import report
-    from nas.driver import Result
+    from nas.result import Result
     from nas.table import table
 
     rows = table(run)

@@ -1,26 +1,24 @@
-"""The loop that a search is: it decides what is trained next and stores what came out."""
+"""The loop that a search is, phase by phase, from whatever the ledger holds to the winners."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from itertools import chain
-from pathlib import Path
+from collections.abc import Iterable
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nas import audit
 from nas.budget import Refusal
-from nas.candidates import Candidate, Contender, Entry
+from nas.candidates import Contender
+from nas.choosing import Chooser, Settled, design_facts
 from nas.executors import Engine
-from nas.files import RunError
 from nas.finals import finalists, missing, shipped, write_winner
 from nas.interrupt import Interrupts
 from nas.lab import Job, Lab
 from nas.observer import Observer
 from nas.plan import Plan
 from nas.proposals import Proposals
+from nas.result import Result, listed, served
 from nas.run import RunFolder
 from nas.stopping import FEWEST
 from nas.stops import Stops
@@ -32,51 +30,8 @@ from nas.trainer import Trainer
 if TYPE_CHECKING:
     from nas.guide import Guide
 
-PATIENCE = 20
-"""Useless proposals in a row, after which the next untried candidate of the space is taken."""
 GLANCE = 0.3
 """Seconds between two looks at what other drivers have done, and at workers that joined."""
-
-
-@dataclass(frozen=True)
-class Result:
-    """The table of a run; `notes` say what the user must know besides."""
-
-    run: Path
-    rows: list[Row]
-    interrupted: bool = False
-    notes: tuple[str, ...] = ()
-
-    @property
-    def best(self) -> Row | None:
-        return next((row for row in self.rows if row.rank == 1), None)
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "run": str(self.run),
-            "trials": [row.to_dict() for row in self.rows],
-            "best": self.best.to_dict() if self.best else None,
-            "interrupted": self.interrupted,
-            "notes": list(self.notes),
-        }
-
-
-def served(trainings: Iterable[Training]) -> dict[str, list[str]]:
-    """operation -> the implementations that served it in these trainings."""
-    found: dict[str, set[str]] = {}
-    for row in trainings:
-        for operation, names in row.facts.get("kernels", {}).items():
-            found.setdefault(operation, set()).update(names)
-    return {operation: sorted(found[operation]) for operation in sorted(found)}
-
-
-def listed(kernels: Mapping[str, list[str]]) -> str:
-    """In one line.
-
-    >>> listed({"explicit": ["llvm"], "lean": ["convolution", "llvm"]})
-    'explicit by llvm, lean by convolution and llvm'
-    """
-    return ", ".join(f"{name} by {' and '.join(ways)}" for name, ways in kernels.items())
 
 
 class Driver:
@@ -95,10 +50,6 @@ class Driver:
         self._asked = plan.settings
         self._interrupts = Interrupts()
         self._notes: list[str] = []
-        self._settled: dict[str, Entry | Refusal] = {}
-        self._trained: dict[str, Training] = {}
-        self._looked = 0
-        self._rest = plan.space.candidates()
 
     def run(self) -> Result:
         """Do what is missing. Raises RunError where the folder cannot be written."""
@@ -127,10 +78,10 @@ class Driver:
                 self._team,
                 stops,
             )
-            self._guide = self._guided(stops)
             ended = False
             try:
-                self._recall_timed()
+                self._settled = Settled(self._plan, self._ledger, path)
+                self._chooser = self._choosing(stops)
                 self._known()
                 self._explore()
                 self._finals()
@@ -155,6 +106,18 @@ class Driver:
             self._note(f"latency: {self._plan.how_timed}")
         return Result(path, found, not ended, tuple(self._notes))
 
+    def _choosing(self, stops: Stops) -> Chooser:
+        return Chooser(
+            self._plan,
+            self._settled,
+            self._ledger,
+            self._proposals,
+            self._guided(stops),
+            self._lab,
+            self._team,
+            self._interrupts,
+        )
+
     def _guided(self, stops: Stops) -> Guide | None:
         """What chooses for the sampler "model"; None where Optuna samples."""
         if stops.short:
@@ -164,7 +127,7 @@ class Driver:
         from nas.guide import Guide
 
         # Timing comes after the choice: most of what the model looks at is never trained.
-        settle = self._plan.analytic if self._plan.times else self._settle
+        settle = self._plan.analytic if self._plan.times else self._settled
         told, ordinal = (lambda: self._proposals.told), self._team.ordinal
         return Guide(self._plan, self._ledger, stops, settle, told, ordinal)
 
@@ -206,26 +169,26 @@ class Driver:
     def _explore(self) -> None:
         """Proposals until as many different networks are trained as were asked for."""
         wanted = self._asked.trials
-        self._observer.phase("search", wanted - self._searched())
+        self._observer.phase("search", wanted - self._settled.searched)
         exhausted = False
-        while self._searched() < wanted:
+        while self._settled.searched < wanted:
             # A latency is not measured beside a training, so all slots are filled at once.
             timing = self._plan.times and self._lab.flying
             full = exhausted = False
             elsewhere = self._team.others()
             while self._lab.free and not (timing or full or exhausted):
-                if self._searched() + len(self._lab.flying) + elsewhere >= wanted:
+                if self._settled.searched + len(self._lab.flying) + elsewhere >= wanted:
                     break
-                job = self._next()
+                job = self._chooser.next()
                 exhausted, full = job is None, job is Claim.FULL
                 if isinstance(job, Job):
                     self._lab.begin(job)
             if not self._wait() and exhausted:
                 break
-        if self._searched() < wanted:
+        if (found := self._settled.searched) < wanted:
             self._note(
-                f"the space is exhausted: within the limits it holds {self._searched()} different "
-                f"networks besides the known blocks, fewer than the {wanted} trials asked for"
+                f"the space is exhausted: within the limits it holds {found} different networks "
+                f"besides the known blocks, fewer than the {wanted} trials asked for"
             )
 
     def _finals(self) -> None:
@@ -287,101 +250,7 @@ class Driver:
                 weights = self._team.weights(training.key, training.repeat)
                 write_winner(self._run, row, training, trained, weights)
 
-    # ---- what is next ------------------------------------------------------------------------
-
-    def _next(self) -> Job | Claim | None:
-        """A network to train: the sampler's, or the space's next, or None when all were tried.
-
-        Claim.FULL where other drivers train as many as are missing.
-        """
-        for _ in range(PATIENCE):
-            self._interrupts.check()
-            genes = None
-            if self._guide is not None:
-                busy = {key: job.entry for key, job in self._lab.flying.items()}
-                if (genes := self._guide.choose(busy, self._proposals.count)) is None:
-                    break
-            proposal = self._proposals.ask(genes)
-            number = proposal.number
-            candidate = self._plan.space.decode(proposal.genes)
-            entry = self._settle(candidate)
-            if isinstance(entry, Refusal):
-                self._proposals.refuse(number, _design(candidate), entry.reason)
-            elif (row := self._ledger.get(entry.key)) is not None:
-                self._proposals.tell(number, row, same=True)
-            elif (job := self._lab.flying.get(entry.key)) is not None:
-                job.numbers.append(number)
-            elif (claim := self._team.claim(entry.key, 0, self._asked.trials)) is Claim.OURS:
-                return Job(entry, numbers=[number])
-            else:
-                self._proposals.drop(number)
-                if claim is Claim.FULL:
-                    return claim
-        for candidate in self._rest:
-            self._interrupts.check()
-            if str(candidate) in self._trained:
-                continue
-            entry = self._settle(candidate)
-            if isinstance(entry, Refusal) or entry.key in self._lab.flying:
-                continue
-            if self._ledger.get(entry.key) is None:
-                claim = self._team.claim(entry.key, 0, self._asked.trials)
-                if claim is Claim.OURS:
-                    return Job(entry)
-                if claim is Claim.FULL:
-                    self._rest = chain([candidate], self._rest)
-                    return claim
-        return None
-
-    def _settle(self, candidate: Candidate) -> Entry | Refusal:
-        """The network of a candidate, worked out (and timed) once a run."""
-        name = str(candidate)
-        if name not in self._settled:
-            if (row := self._row_of(name)) is not None:
-                self._settled[name] = self._recall(row)
-            else:
-                entry = self._settled[name] = self._plan.solve(candidate)
-                if not isinstance(entry, Refusal):
-                    latency = self._plan.latency(entry)
-                    if latency is not None:
-                        self._ledger.set_timed(name, entry.to_dict(), latency)
-        return self._settled[name]
-
-    def _row_of(self, name: str) -> Training | None:
-        """The first training of a candidate that was searched: nothing is worked out twice."""
-        for row in self._ledger.rows[self._looked :]:
-            if row.trained and row.repeat == 0 and row.known_as is None:
-                self._trained[row.facts["candidate"]] = row
-        self._looked = len(self._ledger.rows)
-        return self._trained.get(name)
-
-    def _recall(self, row: Training) -> Entry:
-        """The network of a row. Raises RunError where it is not what it was."""
-        entry = self._plan.read(row.network)
-        self._plan.remember(entry, row.facts["latency"])
-        if entry.key != row.key:
-            raise RunError(
-                f"{entry.title} is no longer what it was when {self._run.path} was begun; "
-                "start a new run"
-            )
-        return entry
-
-    def _recall_timed(self) -> None:
-        """What earlier processes of this run have timed, is not timed again."""
-        if not self._plan.times:
-            return
-        for name, (network, latency) in self._ledger.timed.items():
-            entry = self._settled[name] = self._plan.read(network)
-            self._plan.remember(entry, latency)
-        for row in self._ledger.rows:
-            if row.trained and row.repeat == 0:
-                self._recall(row)
-
     # ---- small things ------------------------------------------------------------------------
-
-    def _searched(self) -> int:
-        """Different networks trained so far, besides the known ones."""
-        return sum(r.trained and r.repeat == 0 and not r.known_as for r in self._ledger.rows)
 
     def _finalists(self) -> set[str]:
         asked = self._asked
@@ -389,7 +258,7 @@ class Driver:
         return {row.key for row in chosen}
 
     def _refuse_known(self, name: str, candidate: Contender, reason: str) -> None:
-        facts = {"candidate": str(candidate), **_design(candidate)}
+        facts = {"candidate": str(candidate), **design_facts(candidate)}
         key = f"refused {name} {candidate}"
         row = Training(key, 0, {}, name, reason=reason, trained=False, facts=facts)
         if self._team.claim(key, 0) is Claim.OURS:
@@ -400,12 +269,6 @@ class Driver:
     def _note(self, text: str) -> None:
         self._notes.append(text)
         self._observer.note(text)
-
-
-def _design(candidate: Contender) -> dict[str, Any]:
-    """What the table shows of a candidate without a network."""
-    design = candidate.design if isinstance(candidate, Candidate) else candidate
-    return {"design": str(design), "blocks": list(candidate.blocks)}
 
 
 def _what(job: Job) -> tuple[str, int]:

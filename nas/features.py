@@ -7,14 +7,16 @@ block. Sizes and counts that multiply are base-2 logarithms.
 from __future__ import annotations
 
 import math
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.field import field
+from analysis.completeness import volume_seen
+from analysis.theorems import resolve
 from nas.candidates import Sized
-from spaces.design import Step, parse
+from nas.standing import here, standing
+from spaces.design import Design, Step
 from spaces.grouped import GroupNumber
 from spaces.operator import Operator
 from spaces.vocabulary import vocabulary
@@ -42,14 +44,15 @@ def names() -> tuple[str, ...]:
 
 
 def features(entry: Sized) -> NDArray[np.float64]:
-    """The vector of a network, as long as `names()`. Cost: about a millisecond."""
+    """The vector of a network, as long as `names()`. Cost: a tenth of a millisecond."""
     cost, design, depth = entry.cost, entry.candidate.design, sum(entry.candidate.blocks)
-    last = [part for part in entry.network.blocks() if part.design is not None][-1]
-    steps = [step for step in last.body if step.position is not None]
-    windows = [getattr(step.item, "window", None) or (1, 1) for step in steps]
+    *_, (_, last) = standing(entry.task.input, entry.candidate.blocks)
+    channels, outputs = last.channels * entry.width, last.features * entry.width
+    steps = _operators(design, channels, outputs)
+    windows = [step.item.window or (1, 1) for step in steps]
     reach = sum((rows + columns) / 2 - 1 for rows, columns in windows)
     groups = sum(math.log2(_number(step)) for step in steps)
-    volume = field(parse(entry.layers[0]), entry.width).volume
+    volume = volume_seen(here(design, entry.width, entry.width), entry.width, entry.width)
     shapes = (
         depth,
         len(steps),
@@ -57,15 +60,22 @@ def features(entry: Sized) -> NDArray[np.float64]:
         max(max(window) for window in windows),
         reach,
         math.log2(1 + reach * depth),
-        0.0 if volume == "all" else math.log2(volume / (9 * entry.width)),
+        0.0 if isinstance(volume, str) else math.log2(volume / (9 * entry.width)),
         0.0 if design.inner is None else math.log2(design.inner),
         groups,
-        groups / math.log2(max(2, last.whole.channels)),
+        groups / math.log2(max(2, channels)),
         len(design.unshuffled),
     )
     sizes = (cost.params, cost.mults, entry.width)
     counts = [design.composition.count(symbol) for symbol in sorted(vocabulary())]
     return np.array([*map(math.log2, sizes), *shapes, *counts], dtype=np.float64)
+
+
+@lru_cache(maxsize=16384)
+def _operators(design: Design, channels: int, features: int) -> tuple[Step, ...]:
+    """Of the design with its open numbers filled in, where they stand in a block."""
+    steps = resolve(design, channels, features).places(channels, features)
+    return tuple(step for step in steps if step.position is not None)
 
 
 def _number(step: Step) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import TypeVar
 
 from analysis.theorems import optimum
@@ -18,6 +19,7 @@ from spaces.operator import Operator
 T = TypeVar("T")
 
 
+@lru_cache(maxsize=16384)
 def is_composition(design: Design) -> bool:
     """Whether only symbols are written, so that kernel, ratio and numbers are still free."""
     return all(str(operator) == operator.symbol for operator in design.operators)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from heapq import nsmallest
 from statistics import median
 
-from nas.budget import Refusal, usual_seconds
+from nas.budget import Refusal
 from nas.candidates import Candidate, Entry, Sized
 from nas.model import PARENTS, Known, Model, Option
 from nas.objectives import ACCURACY, LATENCY, costs_of, front
@@ -15,6 +16,7 @@ from nas.proposals import Told
 from nas.space import Choice
 from nas.stops import Stops, costs_in
 from nas.study import Ledger, Training
+from nas.timed_width import usual_seconds
 
 MOST = 300
 """Trained networks that the model sees: the latest, and a third of them the best before."""
@@ -43,6 +45,7 @@ class Guide:
         self._plan, self._ledger, self._stops = plan, ledger, stops
         self._names = [name for name in plan.settings.objectives if name != ACCURACY]
         self._rows: list[Training] = []
+        self._entries: dict[str, Sized] = {}
         self._done: set[str] = set()
         self._offered: set[str] = set()
         self._read = 0
@@ -63,7 +66,7 @@ class Guide:
     def _option(self, busy: Mapping[str, Entry], number: int) -> Option | None:
         self._refresh()
         rows = recent(self._rows)
-        entries = [Sized.from_dict(dict(row.network)) for row in rows]
+        entries = [self._entries[row.key] for row in rows]
         factor = self._factor(rows, entries)
         known = [
             Known(row.key, entry, reached, self._costs_of(row, factor))
@@ -98,6 +101,7 @@ class Guide:
                 self._done.add(row.key)
                 if "rival" not in row.network and (row.accuracy is not None or row.stopped):
                     self._rows.append(row)
+                    self._entries[row.key] = Sized.from_dict(dict(row.network))
         self._read = len(self._ledger.rows)
 
     def _costs(self, entry: Sized) -> tuple[float, ...]:
@@ -121,5 +125,5 @@ def recent(rows: Sequence[Training], most: int = MOST) -> list[Training]:
     if len(rows) <= most:
         return list(rows)
     late = len(rows) - (most - most // 3)
-    order = sorted(range(late), key=lambda index: (-(rows[index].accuracy or 0.0), index))
-    return [rows[index] for index in sorted(order[: most // 3])] + list(rows[late:])
+    best = nsmallest(most // 3, range(late), key=lambda i: (-(rows[i].accuracy or 0.0), i))
+    return [rows[index] for index in sorted(best)] + list(rows[late:])

@@ -11,6 +11,7 @@ from kernels.backends import MissingComponentError
 from nas.candidates import Entry
 from nas.crew import Crew, MachineError
 from nas.executors import Engine, Task
+from nas.failures import Failures
 from nas.files import RunError, storage_errors
 from nas.finals import leaders, training_seed
 from nas.interrupt import Interrupts
@@ -106,6 +107,7 @@ class Lab:
         self._leading: set[str] = set()
         self.flying: dict[str, Job] = {}
         self._begun: set[tuple[str, int]] = set()
+        self._failures = Failures(engine.slots, run.path)
 
     def __len__(self) -> int:
         """Trainings that were begun and not received."""
@@ -135,7 +137,8 @@ class Lab:
     def receive(self, patience: float | None = None) -> bool:
         """Wait for one training; store it, then tell every proposal that it answers.
 
-        False where none ended within `patience` seconds.
+        False where none ended within `patience` seconds. Raises RunError where training after
+        training fails (`nas.failures`).
         """
         if (done := self._next(patience)) is None:
             return False
@@ -172,6 +175,7 @@ class Lab:
         if row.reason is not None and stopped is None:
             self._observer.note(f"{job.entry.title} failed: {row.reason}")
         self._observer.finished(row)
+        self._failures.add(row.reason if stopped is None else None)
         return True
 
     def judge(self, trainings: list[Training]) -> dict[str, list[float]]:

@@ -1,4 +1,4 @@
-"""The widths that a candidate can have, and what each costs at least.
+"""The widths that a candidate can have.
 
 The widths of the layout and of a design are proportional to the width w of the network, so that
 what groups and @K demand are conditions "g divides p/d w" with constants p/d; they hold exactly
@@ -10,20 +10,16 @@ convolution are asked (`why_invalid`): their widths are among the multiples of a
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from functools import lru_cache
-from itertools import islice, pairwise
-from typing import NamedTuple
 
 from analysis.completeness import shuffled_chain, why_incomplete
-from analysis.cost import ITEMSIZE
-from analysis.theorems import bound_params, shares
-from nas.candidates import Candidate, Task
-from spaces.design import Design, Step, parse
+from analysis.theorems import shares
+from nas.candidates import Candidate
+from nas.standing import standing
+from spaces.design import Design
 from spaces.grouped import GroupedConvolution, GroupNumber, NumberedGroups
-from spaces.layouts.fog import fog
 from spaces.operator import DesignError, Operator
 
 NARROWEST = 4
@@ -35,9 +31,6 @@ FAR = 2**20
 PROBED = 256
 """Multiples that are asked where the valid widths are not known by rule."""
 
-SAMPLED = 64
-"""Multiples by which it is decided whether a cost falls; a grid of channels does so at 24."""
-
 
 @lru_cache(maxsize=256)
 def slots(blocks: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
@@ -46,14 +39,8 @@ def slots(blocks: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
     >>> slots((2, 2))
     ((1, 1), (1, 2), (2, 2))
     """
-    found: dict[tuple[int, int], None] = {}
-
-    def record(name: str, c: int, f: int, h: int, w: int, stride: int) -> Design:
-        found[c, f] = None
-        return parse("PW")
-
-    fog(record, input=(1, 1, 1), classes=1, width=1, blocks=blocks)
-    return tuple(found)
+    places = (slot[:2] for _, slot in standing((1, 1, 1), blocks))
+    return tuple(dict.fromkeys(places))
 
 
 @lru_cache(maxsize=4096)
@@ -78,18 +65,23 @@ def _steps(design: Design, places: tuple[tuple[int, int], ...]) -> tuple[int, in
         for operator, before, after in zip(design.operators, parts, parts[1:], strict=False):
             demands += [_multiple(1, before), _multiple(1, after), *_of(operator, before, after)]
     unit = math.lcm(*demands)
-    probed = range(unit, (1 if _is_chain(design) else PROBED) * unit + 1, unit)
+    probed = range(unit, (1 if is_chain(design) else PROBED) * unit + 1, unit)
     valid = [width for width in probed if _why_not(design, places, width) is None]
     if not valid:
         raise DesignError(str(_why_not(design, places, probed[-1])))
-    if _is_chain(design):
+    if is_chain(design):
         return unit, unit * -(-NARROWEST // unit)
     return math.gcd(*valid), next((w for w in valid if w >= NARROWEST), valid[-1])
 
 
 def stands(candidate: Candidate, width: int) -> bool:
     """Whether every block can stand at this multiple of the step."""
-    return _why_not(dense(candidate.design), slots(candidate.blocks), width) is None
+    return stands_at(dense(candidate.design), slots(candidate.blocks), width)
+
+
+def stands_at(design: Design, places: tuple[tuple[int, int], ...], width: int) -> bool:
+    """Whether a design can stand at all these (C, F), in units of a width."""
+    return _why_not(design, places, width) is None
 
 
 @lru_cache(maxsize=65536)
@@ -106,25 +98,7 @@ def following(candidate: Candidate, width: int) -> int | None:
     return next((w for w in wider if stands(candidate, w)), None)
 
 
-@lru_cache(maxsize=4096)
-def _falls(design: Design, at: tuple[tuple[int, int], ...], unit: int) -> bool:
-    """Whether the cost of some block falls from one valid width to the next."""
-    widths = [w for w in range(unit, SAMPLED * unit, unit) if _why_not(design, at, w) is None]
-    for c, f in at:
-        stood = (design.places(c * w, f * w, 8, 8) for w in widths)
-        costs = [tuple(map(sum, zip(*map(_own, steps), strict=True))) for steps in stood]
-        if any(x > y for one, two in pairwise(costs) for x, y in zip(one, two, strict=True)):
-            return True
-    return False
-
-
-def _own(step: Step) -> tuple[int, int, int]:
-    """What the limits count."""
-    item, place, _ = step
-    return item.params(place), item.mults(place), item.traffic(place, 4)
-
-
-def _is_chain(design: Design) -> bool:
+def is_chain(design: Design) -> bool:
     """Whether all operators are grouped convolutions, whose widths and costs are known by rule."""
     return all(isinstance(operator, GroupedConvolution) for operator in design.operators)
 
@@ -161,7 +135,6 @@ def first_width(candidate: Candidate) -> int:
     return _steps(dense(candidate.design), slots(candidate.blocks))[1]
 
 
-@lru_cache(maxsize=4096)
 def complete_widths(candidate: Candidate) -> tuple[int, int | None] | str:
     """The smallest and largest valid width at which every block sees the window, or why none does.
 
@@ -171,15 +144,21 @@ def complete_widths(candidate: Candidate) -> tuple[int, int | None] | str:
     taken as 1, the best case. A design with a shuffle left out is judged as if it stood, which is
     necessary only; where other operators stand every width counts.
     """
-    low, unit = first_width(candidate), step(candidate)
-    if not _is_chain(candidate.design):
+    return _complete(dense(candidate.design), slots(candidate.blocks))
+
+
+@lru_cache(maxsize=4096)
+def _complete(design: Design, places: tuple[tuple[int, int], ...]) -> tuple[int, int | None] | str:
+    """The same of a design without open numbers, at these (C, F) in units of the width."""
+    unit, low = _steps(design, places)
+    if not is_chain(design):
         return low, None
-    design = replace(dense(candidate.design), unshuffled=frozenset())
+    design = replace(design, unshuffled=frozenset())
     if not shuffled_chain(design):
         return low, None
 
     def reason(width: int) -> str | None:
-        found = (why_incomplete(design, c * width, f * width) for c, f in slots(candidate.blocks))
+        found = (why_incomplete(design, c * width, f * width) for c, f in places)
         return next((why for why in found if why is not None), None)
 
     at_first, far = reason(low), reason(low + FAR * unit)
@@ -192,72 +171,3 @@ def complete_widths(candidate: Candidate) -> tuple[int, int | None] | str:
         middle = low + (min(good, bad) + abs(good - bad) // 2 - low) // unit * unit
         good, bad = (middle, bad) if reason(middle) is None else (good, middle)
     return (good, None) if far is None else (low, good)
-
-
-class Floor(NamedTuple):
-    """What a network of a width costs at least."""
-
-    params: float
-    mults: float
-    traffic_bytes: float
-
-
-NEVER = Floor(math.inf, math.inf, math.inf)
-"""Where no width is valid from some width on."""
-
-
-def floor(candidate: Candidate, task: Task, width: int) -> Floor:
-    """A lower bound of the cost that never falls with the width; exact for grouped convolutions
-    without open numbers.
-
-    Of other operators the cost may fall from one valid width to the next (a grid of channels is
-    denser at 22 = 2 x 11 than at 24 = 4 x 6), but at twice the width it is no less: the least up
-    to there bounds it.
-    """
-    if _is_chain(candidate.design):
-        return _floor(candidate, task, width)
-    unit = step(candidate)
-    valid: Iterator[int] = (w for w in range(width, 2 * width, unit) if stands(candidate, w))
-    if not _falls(dense(candidate.design), slots(candidate.blocks), unit):
-        valid = islice(valid, 1)
-    costs = [_floor(candidate, task, w) for w in valid]
-    return Floor(*map(min, zip(*costs, strict=True))) if costs else NEVER
-
-
-@lru_cache(maxsize=16384)
-def _floor(candidate: Candidate, task: Task, width: int) -> Floor:
-    """The cost, or with open numbers a lower bound that never falls with the width.
-
-    Open group numbers take their optimum, which jumps with the divisors of the width. For real
-    ones the parameters of a block are at least `bound_params`; with a_i / g_i parameters at p_i
-    pixels, the inequality of the means gives for their multiplications
-
-        sum p_i a_i / g_i >= (p_1 ... p_n)^(1/n) n (a_1 ... a_n / L)^(1/n).
-    """
-    stand_in = replace(candidate, design=dense(candidate.design))
-    network = stand_in.sized(task, width)
-    cost = network.cost
-    params, mults, traffic = float(cost.params), float(cost.mults), float(cost.traffic_bytes)
-    if not candidate.design.is_family:
-        return Floor(params, mults, traffic)
-    for part in network.network.blocks():
-        if part.shortcut is None:
-            continue
-        whole = part.shortcut.place
-        least = bound_params(candidate.design, whole.channels, whole.features)
-        pixels, saved = [], 0.0
-        for item, place, position in part.body:
-            if position is None:
-                continue
-            own = item.params(place)
-            if candidate.design.operators[position].is_open:
-                pixels.append(place.out_pixels)
-                saved += own
-                mults -= item.mults(place)
-            else:
-                least -= own
-        params += least - saved
-        mults += least * math.exp(math.fsum(map(math.log, pixels)) / len(pixels))
-        traffic += (least - saved) * ITEMSIZE[cost.dtype]
-    slack = 1 - 1e-9
-    return Floor(params * slack, mults * slack, traffic * slack)

@@ -5,7 +5,7 @@ The pool are networks drawn at random once, some more with each choice, and the 
 best: one gene of theirs changed. A network stands in it once, whatever candidates lead to it, and
 those that a limit forbids do not.
 
-Cost of a choice: about 20 widths to be solved, 3 to 15 ms each, and the process.
+Cost of a choice: about 10 widths to be solved, 1 ms each, and the process.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -56,6 +57,21 @@ class Option(NamedTuple):
     features: Array
 
 
+class Predicted(NamedTuple):
+    """An option, and mean and deviation of what it will reach."""
+
+    option: Option
+    mean: float
+    deviation: float
+
+
+class Learned(NamedTuple):
+    """What the trained networks tell: the process, and what it says that they reach."""
+
+    process: Process
+    reached: Array
+
+
 class Model:
     """Chooses networks of a space. settle: the network of a candidate, or why there is none;
     costs: those of its costs that are objectives."""
@@ -95,40 +111,57 @@ class Model:
         turns = range(max(0, number - LASTING + 1), number + 1)
         drawn = (self._drawn(f"turn {turn}", EACH) for turn in turns)
         pool = _different([*self._first, *(one for part in drawn for one in part)], closed)
-        scored = self._scored(pool, known, busy, references, number)
+        learned = self._learned(known, busy)
+        judge = partial(self._judged, learned, known, references, number)
+        scored = judge(predicted := self._predicted(learned, pool))
         parents = [*parents, *(option.genes for _, option in scored[:PARENTS])]
-        near = self._neighbours(parents, number)
-        if len(near := _different([*pool, *near], closed)) > len(pool):
-            scored = self._scored(near, known, busy, references, number)
+        near = _different(self._neighbours(parents, number), {*closed, *(o.key for o in pool)})
+        if near:
+            scored = judge([*predicted, *self._predicted(learned, near)])
         return scored[0][1] if scored else None
 
-    def _scored(
+    def _learned(self, known: Sequence[Known], busy: Mapping[str, Sized]) -> Learned:
+        return learn(
+            self._prior,
+            self._standardised([self._features(one.key, one.entry) for one in known]),
+            np.array([one.accuracy for one in known]),
+            self._standardised([self._features(key, entry) for key, entry in busy.items()]),
+        )
+
+    def _predicted(self, learned: Learned, options: Sequence[Option]) -> list[Predicted]:
+        """Options with mean and deviation of what they will reach."""
+        if not options:
+            return []
+        x = self._standardised([option.features for option in options])
+        mean, deviation = learned.process.predict(x, self._prior.expected(x))
+        return list(map(Predicted, options, mean.tolist(), deviation.tolist()))
+
+    def _judged(
         self,
-        pool: list[Option],
+        learned: Learned,
         known: Sequence[Known],
-        busy: Mapping[str, Sized],
         references: Sequence[float | None],
         number: int,
+        pool: Sequence[Predicted],
     ) -> list[tuple[float, Option]]:
         """The pool by its expected improvement, the largest first."""
         if not pool:
             return []
-        costs = [option.costs for option in pool] + [one.costs for one in known]
+        costs = [one.option.costs for one in pool] + [one.costs for one in known]
         largest = [max(column) for column in zip(*costs, strict=True)]
         ends = [given or most for given, most in zip(references, largest, strict=True)]
         rows = [list(map(scaled, row, ends)) for row in costs]
         placed = np.array(rows, dtype=np.float64).reshape(len(rows), len(ends))
-        found = scores(
-            self._prior,
-            self._standardised([option.features for option in pool]),
+        found = improvement(
+            np.array([one.mean for one in pool]),
+            np.array([one.deviation for one in pool]),
             placed[: len(pool)],
-            self._standardised([self._features(one.key, one.entry) for one in known]),
+            learned.reached,
             placed[len(pool) :],
-            np.array([one.accuracy for one in known]),
-            self._standardised([self._features(key, entry) for key, entry in busy.items()]),
             _derived(self._seed, f"limits {number}"),
         )
-        return sorted(zip(found.tolist(), pool, strict=True), key=_order)
+        options = [one.option for one in pool]
+        return sorted(zip(found.tolist(), options, strict=True), key=_order)
 
     def _neighbours(self, parents: Iterable[Mapping[str, Choice]], number: int) -> list[Option]:
         """Of each parent some, with one gene changed."""
@@ -175,6 +208,19 @@ class Model:
         return self._raw[key]
 
 
+def learn(prior: Prior, known: Array, accuracy: Array, busy: Array) -> Learned:
+    """From t trained networks: features, standardised, (t, features), and accuracies (t,).
+
+    busy: features of those under way.
+    """
+    expected = prior.expected(known)
+    process = Process.fit(known, expected, accuracy, prior.unit)
+    reached = process.mean(known, expected)
+    if len(busy):
+        process = process.expecting(busy, prior.expected(busy))
+    return Learned(process, reached)
+
+
 def scores(
     prior: Prior, pool: Array, costs: Array, known: Array, spent: Array, accuracy: Array,
     busy: Array, seed: int,
@@ -184,13 +230,9 @@ def scores(
     pool: (n, features); costs: (n, m). known: (t, features) with costs `spent` (t, m) and
     `accuracy` (t,). busy: (b, features), under way.
     """
-    expected = prior.expected(known)
-    process = Process.fit(known, expected, accuracy, prior.unit)
-    best, _ = process.predict(known, expected)
-    if len(busy):
-        process = process.expecting(busy, prior.expected(busy))
+    process, reached = learn(prior, known, accuracy, busy)
     mean, deviation = process.predict(pool, prior.expected(pool))
-    return improvement(mean, deviation, costs, best, spent, seed)
+    return improvement(mean, deviation, costs, reached, spent, seed)
 
 
 def _different(options: Iterable[Option], closed: Collection[str]) -> list[Option]:

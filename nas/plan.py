@@ -14,8 +14,6 @@ from nas.budget import (
     Refusal,
     nearest_feasible,
     solve,
-    usual_seconds,
-    within_latency,
 )
 from nas.candidates import Candidate, Contender, Entry, Sized, Task
 from nas.datasets import describe
@@ -26,6 +24,7 @@ from nas.objectives import LATENCY
 from nas.rivals import RivalCandidate, RivalSized, entry_from_dict, solve_rival
 from nas.run import Settings
 from nas.space import SHARES, Space, space_for
+from nas.timed_width import usual_seconds, within_latency
 from spaces.layouts.fog import stages_for
 
 if TYPE_CHECKING:

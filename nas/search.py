@@ -21,11 +21,12 @@ from pathlib import Path
 
 from kernels.backends import MissingComponentError
 from nas.datasets import Dataset, load
-from nas.driver import Driver, Result
+from nas.driver import Driver
 from nas.executors import Engine, InProcess, Plain, Processes
 from nas.files import RunError
 from nas.observer import Observer, Silent
 from nas.plan import plan
+from nas.result import Result
 from nas.run import RunFolder, Settings
 from nas.schedule import BRIEF
 from nas.table import table

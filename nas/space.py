@@ -24,7 +24,6 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import product
 
-from nas import ladder
 from nas.budget import Refusal, solve
 from nas.candidates import Candidate, Sized, Task
 from nas.compositions import FOG as COMPOSITIONS
@@ -40,10 +39,10 @@ from nas.groups import (
     with_groups,
 )
 from nas.limits import Limits
+from nas.selection import includable, without
 from spaces.design import Design, parse
 from spaces.operator import DesignError
 from spaces.symbols import with_kernel
-from spaces.vocabulary import operator_class
 
 Choice = str | int
 Genes = Mapping[str, Choice]
@@ -256,18 +255,14 @@ def space_for(
     words = tuple(vocabulary)
     kept = [*(compositions(words, incomplete=incomplete) if words else map(parse, COMPOSITIONS))]
     for text in include:
-        design = _includable(parse(text), stages)
+        design = includable(parse(text), stages)
         if is_composition(design) and design.inner is not None:
             ratios.append(str(design.inner))
             design = replace(design, inner=Fraction(1, 4))
         kept.append(design)
     kept = list(dict.fromkeys(kept))
     for text in exclude:
-        left = [design for design in kept if not _matches(design, text)]
-        if len(left) == len(kept) and not _is_operator(text):
-            listed = ", ".join(map(str, kept))
-            raise DesignError(f"cannot exclude {text!r}: the space holds {listed}")
-        kept = left
+        kept = without(kept, text)
     if not kept:
         raise DesignError("nothing is left to search: exclude less or include more")
     return Space(
@@ -278,35 +273,3 @@ def space_for(
         ratios=tuple(dict.fromkeys(ratios)),
         shares=tuple(shares),
     )
-
-
-def _includable(design: Design, stages: int) -> Design:
-    """The design, if some width of a network is valid and open numbers have a complete choice."""
-    candidate = Candidate(numbered(design, q=1) if unsettled(design) else design, (1,) * stages)
-    try:
-        ladder.step(candidate)
-        if candidate.design.is_family and isinstance(
-            reason := ladder.complete_widths(candidate), str
-        ):
-            raise DesignError(reason)
-    except DesignError as error:
-        raise DesignError(f"cannot include {design}: {error}") from None
-    return design
-
-
-def _is_operator(text: str) -> bool:
-    try:
-        return bool(operator_class(text))
-    except DesignError:
-        return False
-
-
-def _matches(design: Design, text: str) -> bool:
-    """Whether an exclusion removes the design. Raises DesignError if it does not read."""
-    if _is_operator(text):
-        return operator_class(text).symbol in design.composition
-    asked = parse(text)
-    if is_composition(asked) and is_composition(design):
-        same_pass = (asked.inner is None) == (design.inner is None)
-        return same_pass and asked.operators == design.operators
-    return asked == design

@@ -113,9 +113,8 @@ def line(curves: Sequence[Curve], rung: int, end: int) -> Line | None:
     return Line(start, slope, float(np.quantile(last - start - slope * early, OPTIMISM)))
 
 
-def foreseen(curve: Curve, curves: Sequence[Curve], end: int) -> float:
-    """What a training that was stopped would have reached, as far as the finished ones tell; its
-    last accuracy where they do not."""
-    rung = max(curve)
-    found = line(curves, rung, end)
-    return curve[rung] if found is None else found.end(curve[rung])
+def foreseen(curve: Curve, found: Line | None) -> float:
+    """What a training that was stopped at the rung of a line would have reached; its last accuracy
+    where there is none."""
+    last = curve[max(curve)]
+    return last if found is None else found.end(last)

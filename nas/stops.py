@@ -13,10 +13,12 @@ from nas.stopping import (
     FEWEST,
     NEVER,
     Curve,
+    Line,
     bar,
     dominated_floors,
     foreseen,
     halving_floors,
+    line,
     rungs,
 )
 from nas.study import Ledger, Training
@@ -36,7 +38,9 @@ class Stops:
             self.judged = (epochs,)
         self._curves: list[Curve] = []
         self._finished: list[tuple[float, list[float]]] = []
+        self._lines: dict[int, Line | None] = {}
         self._read = 0
+        self._refresh()
 
     def rungs(self, costs: dict[str, float], *, stops: bool) -> list[Rung]:
         """For a first training. stops: whether it may be stopped at all, or is only judged."""
@@ -62,7 +66,11 @@ class Stops:
         if row.stopped is None:
             return row.accuracy
         self._refresh()
-        return foreseen(curve_of(row, self._epochs), self._curves, self._epochs)
+        curve = curve_of(row, self._epochs)
+        rung = max(curve)
+        if rung not in self._lines:
+            self._lines[rung] = line(self._curves, rung, self._epochs)
+        return foreseen(curve, self._lines[rung])
 
     def _floors(self, costs: dict[str, float]) -> dict[int, float]:
         self._refresh()
@@ -73,6 +81,8 @@ class Stops:
 
     def _refresh(self) -> None:
         """Take in what was trained since."""
+        if self._read < len(self._ledger.rows):
+            self._lines.clear()
         for row in self._ledger.rows[self._read :]:
             if row.repeat == 0 and row.trained and (curve := curve_of(row, self._epochs)):
                 self._curves.append(curve)

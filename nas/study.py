@@ -251,7 +251,7 @@ def _database(url: str) -> RDBStorage:
     from sqlalchemy import create_engine, make_url, text
 
     from kernels.backends import MissingComponentError
-    from nas.team import TABLES
+    from nas.team_tables import TABLES
 
     # SQLAlchemy's own choice of a PostgreSQL driver differs between its versions.
     at = make_url(url).set(drivername="postgresql+psycopg")

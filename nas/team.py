@@ -23,16 +23,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sqlalchemy import (
-    Boolean,
-    Column,
     Connection,
-    DateTime,
     Engine,
-    Integer,
-    LargeBinary,
-    MetaData,
     Table,
-    Text,
     delete,
     func,
     insert,
@@ -45,44 +38,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from nas.files import RunError, storage_errors, write_atomically
 from nas.run import RunFolder
+from nas.team_tables import CLAIMS, DRIVERS, STUDIES, WEIGHTS
 
 LEASE = 30.0
 """Seconds after which a driver that has not been heard of is given up."""
-
-TABLES = MetaData()
-_study = Table(
-    "leanfield_study",
-    TABLES,
-    Column("name", Text, primary_key=True),
-    Column("record", Text, nullable=False),
-)
-_driver = Table(
-    "leanfield_driver",
-    TABLES,
-    Column("id", Text, primary_key=True),
-    Column("study", Text, nullable=False),
-    Column("host", Text, nullable=False),
-    Column("pid", Integer, nullable=False),
-    Column("renewed", DateTime(timezone=True), nullable=False),
-)
-_claim = Table(
-    "leanfield_claim",
-    TABLES,
-    Column("study", Text, primary_key=True),
-    Column("key", Text, primary_key=True),
-    Column("repeat", Integer, primary_key=True),
-    Column("driver", Text, nullable=False),
-    Column("counted", Boolean, nullable=False),
-    Column("done", Boolean, nullable=False),
-)
-_weights = Table(
-    "leanfield_weights",
-    TABLES,
-    Column("study", Text, primary_key=True),
-    Column("key", Text, primary_key=True),
-    Column("repeat", Integer, primary_key=True),
-    Column("content", LargeBinary, nullable=False),
-)
 
 
 class Claim(Enum):
@@ -177,12 +136,12 @@ class Shared:
         self.driver = f"{socket.gethostname()} {os.getpid()} {uuid.uuid4().hex[:8]}"
         with self._transaction() as connection:
             fresh = {"name": name, "record": json.dumps(record)}
-            connection.execute(insert_new(_study).values(fresh).on_conflict_do_nothing())
+            connection.execute(insert_new(STUDIES).values(fresh).on_conflict_do_nothing())
             found = self._locked(connection)
             _check(name, record, json.loads(found))
-            own = select(func.count()).select_from(_driver).where(_driver.c.study == name)
+            own = select(func.count()).select_from(DRIVERS).where(DRIVERS.c.study == name)
             self.ordinal = connection.execute(own).scalar_one()
-            connection.execute(insert(_driver).values(self._alive()))
+            connection.execute(insert(DRIVERS).values(self._alive()))
         self._ended = threading.Event()
         threading.Thread(target=self._renew, args=(LEASE,), daemon=True).start()
 
@@ -191,7 +150,7 @@ class Shared:
             self._locked(connection)
             self._expire(connection)
             if at_most is not None:
-                counted = self._claims().where(_claim.c.counted)
+                counted = self._claims().where(CLAIMS.c.counted)
                 if connection.execute(counted).scalar_one() >= at_most:
                     return Claim.FULL
             row = {
@@ -200,7 +159,7 @@ class Shared:
                 "counted": at_most is not None,
                 "done": False,
             }
-            new = insert_new(_claim).values(row).on_conflict_do_nothing().returning(_claim.c.key)
+            new = insert_new(CLAIMS).values(row).on_conflict_do_nothing().returning(CLAIMS.c.key)
             made = connection.execute(new).first()
             return Claim.TAKEN if made is None else Claim.OURS
 
@@ -208,35 +167,35 @@ class Shared:
     def storing(self, key: str, repeat: int) -> Iterator[bool]:
         """The claim is locked meanwhile, and done afterwards."""
         with self._transaction() as connection:
-            mine = self._is(_claim, key, repeat) & (_claim.c.driver == self.driver)
-            done = connection.execute(update(_claim).where(mine).values(done=True))
+            mine = self._is(CLAIMS, key, repeat) & (CLAIMS.c.driver == self.driver)
+            done = connection.execute(update(CLAIMS).where(mine).values(done=True))
             yield bool(done.rowcount)
 
     def others(self) -> int:
         with self._transaction() as connection:
             self._expire(connection)
-            foreign = (_claim.c.driver != self.driver) & ~_claim.c.done
+            foreign = (CLAIMS.c.driver != self.driver) & ~CLAIMS.c.done
             found: int = connection.execute(self._claims().where(foreign)).scalar_one()
             return found
 
     def leave(self) -> None:
         self._ended.set()
         with self._transaction() as connection:
-            own = (_claim.c.study == self._name) & (_claim.c.driver == self.driver)
-            connection.execute(delete(_claim).where(own, ~_claim.c.done))
+            own = (CLAIMS.c.study == self._name) & (CLAIMS.c.driver == self.driver)
+            connection.execute(delete(CLAIMS).where(own, ~CLAIMS.c.done))
 
     def keep_weights(self, key: str, repeat: int, content: bytes) -> None:
         values = {**self._row(key, repeat), "content": content}
         with self._transaction() as connection:
             connection.execute(
-                insert_new(_weights)
+                insert_new(WEIGHTS)
                 .values(values)
-                .on_conflict_do_update(constraint=_weights.primary_key, set_={"content": content})
+                .on_conflict_do_update(constraint=WEIGHTS.primary_key, set_={"content": content})
             )
 
     def weights(self, key: str, repeat: int) -> bytes:
         with self._transaction() as connection:
-            asked = select(_weights.c.content).where(self._is(_weights, key, repeat))
+            asked = select(WEIGHTS.c.content).where(self._is(WEIGHTS, key, repeat))
             content = connection.execute(asked).scalar_one_or_none()
         if content is None:
             raise RunError(f"the study {self._name!r} has lost the weights of {key}")
@@ -244,7 +203,7 @@ class Shared:
 
     def drop_weights(self, key: str, repeat: int) -> None:
         with self._transaction() as connection:
-            connection.execute(delete(_weights).where(self._is(_weights, key, repeat)))
+            connection.execute(delete(WEIGHTS).where(self._is(WEIGHTS, key, repeat)))
 
     # ---- small things ------------------------------------------------------------------------
 
@@ -255,7 +214,7 @@ class Shared:
 
     def _locked(self, connection: Connection) -> str:
         """The record of the study, whose row is ours until the transaction ends."""
-        asked = select(_study.c.record).where(_study.c.name == self._name).with_for_update()
+        asked = select(STUDIES.c.record).where(STUDIES.c.name == self._name).with_for_update()
         record: str = connection.execute(asked).scalar_one()
         return record
 
@@ -263,20 +222,20 @@ class Shared:
         """Free the claims of drivers that have not been heard of, but those whose result is stored:
         their driver died just before it could say so."""
         oldest = func.now() - text(f"interval '{LEASE} seconds'")
-        dead = select(_driver.c.id).where(_driver.c.study == self._name, _driver.c.renewed < oldest)
-        left = (_claim.c.study == self._name) & ~_claim.c.done & _claim.c.driver.in_(dead)
-        for key, repeat in connection.execute(select(_claim.c.key, _claim.c.repeat).where(left)):
-            one = left & self._is(_claim, key, repeat)
+        dead = select(DRIVERS.c.id).where(DRIVERS.c.study == self._name, DRIVERS.c.renewed < oldest)
+        left = (CLAIMS.c.study == self._name) & ~CLAIMS.c.done & CLAIMS.c.driver.in_(dead)
+        for key, repeat in connection.execute(select(CLAIMS.c.key, CLAIMS.c.repeat).where(left)):
+            one = left & self._is(CLAIMS, key, repeat)
             if self._stored(key, repeat):
-                connection.execute(update(_claim).where(one).values(done=True))
+                connection.execute(update(CLAIMS).where(one).values(done=True))
             else:
-                connection.execute(delete(_claim).where(one))
+                connection.execute(delete(CLAIMS).where(one))
 
     def _renew(self, lease: float) -> None:
         """In a thread of its own; while the database is away, the driver itself meets the error."""
         while not self._ended.wait(lease / 6):
             with suppress(SQLAlchemyError), self._engine.begin() as connection:
-                mine = update(_driver).where(_driver.c.id == self.driver)
+                mine = update(DRIVERS).where(DRIVERS.c.id == self.driver)
                 connection.execute(mine.values(renewed=func.now()))
 
     def _alive(self) -> dict[str, Any]:
@@ -292,7 +251,7 @@ class Shared:
         return (columns.study == self._name) & (columns.key == key) & (columns.repeat == repeat)
 
     def _claims(self) -> Any:
-        return select(func.count()).select_from(_claim).where(_claim.c.study == self._name)
+        return select(func.count()).select_from(CLAIMS).where(CLAIMS.c.study == self._name)
 
 
 def _check(name: str, asked: Mapping[str, Any], found: Mapping[str, Any]) -> None:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import lru_cache
 from typing import NamedTuple
 
 from spaces.fixed import AveragePool, Shuffle
@@ -200,6 +201,7 @@ class Design:
         return None
 
 
+@lru_cache(maxsize=16384)
 def parse(text: str) -> Design:
     """Read a design in our notation or in the papers' (`GConv(100)+PWGConv(2)`).
 

@@ -31,14 +31,19 @@ def _plain(name: str) -> str:
     return "".join(name.split()).casefold()
 
 
+@cache
+def _names() -> dict[str, type[Operator]]:
+    """Every operator class by its symbol and each of its spellings."""
+    kinds = vocabulary().values()
+    return {_plain(name): kind for kind in kinds for name in (kind.symbol, *kind.spellings)}
+
+
 def operator_class(name: str) -> type[Operator]:
     """By symbol or by a spelling of the papers, in any case: `PWG`, `PWGConv`, `gconv`.
 
     Raises DesignError that names the nearest known operator.
     """
-    names = {
-        _plain(n): kind for kind in vocabulary().values() for n in (kind.symbol, *kind.spellings)
-    }
+    names = _names()
     if (kind := names.get(_plain(name))) is not None:
         return kind
     near = difflib.get_close_matches(_plain(name), names, n=1, cutoff=0.5)

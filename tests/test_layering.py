@@ -17,7 +17,7 @@ HOMES = {
     "llvmlite": ("kernels/jit/",),
     "networkx": ("analysis/graph.py",),
     "optuna": ("nas/",),
-    "sqlalchemy": ("nas/study.py", "nas/team.py"),
+    "sqlalchemy": ("nas/study.py", "nas/team"),
     "distributed": ("nas/cluster.py",),
     "rich": ("nas/",),
     "pandas": ("nas/",),

@@ -14,7 +14,7 @@ import torch
 from kernels import choice
 from nas.candidates import Candidate, Task
 from nas.datasets import load
-from nas.driver import listed
+from nas.result import listed
 from nas.run import Record, read_record, settings
 from nas.schedule import BRIEF
 from nas.search import search

@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 from nas import calibrate
-from nas.budget import within_latency
 from nas.cli import run
 from nas.files import RunError
 from nas.profile import BYTES, FAN_INS, GRAINS, GROUPS, OTHER, PIXELS, TAPS, Profile, default_path
 from nas.roofline import estimate
+from nas.timed_width import within_latency
 from spaces.design import parse
 from spaces.network import block
 

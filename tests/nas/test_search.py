@@ -17,12 +17,12 @@ import pandas as pd
 import pytest
 from fake_trainer import FAKE, Counting
 
-from nas import driver
+from nas import choosing
 from nas.budget import BudgetError
 from nas.datasets import load
-from nas.driver import Result
 from nas.files import RunError
 from nas.plan import read_task
+from nas.result import Result
 from nas.run import Settings, settings
 from nas.search import resume, search
 from nas.study import Training
@@ -126,7 +126,7 @@ def test_no_design_over_budget_is_trained_and_the_sampler_is_told(tmp_path: Path
 def test_an_exhausted_space_ends_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(driver, "PATIENCE", 4)
+    monkeypatch.setattr(choosing, "PATIENCE", 4)
     counting = Counting()
     result = search(
         asked(**NINE, trials=50, seeds=1, max_params=20_000, sampler="tpe"),

@@ -81,8 +81,8 @@ def test_a_curve_that_says_nothing_stops_nothing() -> None:
 
 
 def test_the_end_is_foreseen_from_the_last_rung() -> None:
-    assert foreseen({1: 0.2}, curves(40), 4) == pytest.approx(0.4, abs=0.01)
-    assert foreseen({1: 0.2}, curves(2), 4) == 0.2
+    assert foreseen({1: 0.2}, line(curves(40), 1, 4)) == pytest.approx(0.4, abs=0.01)
+    assert foreseen({1: 0.2}, line(curves(2), 1, 4)) == 0.2
 
 
 def test_a_training_ends_below_its_floor_and_is_the_same_until_then() -> None:
