@@ -92,7 +92,7 @@ def train(
 
 def _plan(target: str, given: dict[str, Any]) -> tuple[Any, Any]:
     """The plan and its data."""
-    from nas.run import cores
+    from nas.machine import cores
     from nas.training.recipes import recipe
     from nas.training.session import Plan, read_data, task_of
     from nas.training.subject import data_of, find

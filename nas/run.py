@@ -13,15 +13,12 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import os
-import platform
 import re
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Annotated, Any, Literal
@@ -30,10 +27,10 @@ from urllib.parse import urlsplit, urlunsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from nas.files import RunError, storage_errors, write_atomically
+from nas.machine import machine, versions
 from nas.objectives import ACCURACY, checked
 
 SCHEMA: Literal[1] = 1
-PACKAGES = ("leanfield", "torch", "optuna", "numpy", "pandas", "pydantic", "safetensors")
 
 
 def _executor(text: str) -> str:
@@ -195,8 +192,8 @@ class RunFolder:
                 settings=asked.without_password(),
                 schedule=dict(schedule),
                 data_fingerprint=fingerprint,
-                versions=_versions(),
-                machine=_machine(),
+                versions=versions(),
+                machine=machine(),
                 created=_now(),
             )
         )
@@ -289,31 +286,6 @@ def _sentences(error: ValidationError) -> str:
         f"{item['msg'].removeprefix('Value error, ')}"
         for item in error.errors(include_url=False)
     )
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
-
-
-def _machine() -> dict[str, str]:
-    return {
-        "system": platform.platform(),
-        "processor": platform.processor() or platform.machine(),
-        "cores": str(cores()),
-    }
-
-
-def cores() -> int:
-    """The cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _now() -> str:
