@@ -29,7 +29,7 @@ import numpy as np
 Curve = Mapping[int, float]
 """Accuracy by the number of epochs trained; of a finished training the last is its end."""
 
-ETA = 3
+ETA = 2
 OPTIMISM = 0.9
 ENOUGH = 6
 """Finished trainings without which nothing is stopped."""

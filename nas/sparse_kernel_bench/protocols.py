@@ -51,14 +51,22 @@ def _sgd(epochs: int, batch: int, rate: float, seeds: int, augment: int = 0) -> 
 
 
 PROTOCOLS: dict[str, Protocol] = {
-    "long": Protocol(LONG, LONG_SEEDS, every=4),
+    "long": Protocol(LONG, LONG_SEEDS, every=5),
     "brief": Protocol(BRIEF),
+    "e8-b16-r0.2": _sgd(8, 16, 0.2, 3),
+    "e8-b32-r0.4": _sgd(8, 32, 0.4, 1),
+    "e8-b64-r0.2": _sgd(8, 64, 0.2, 1),
+    "e8-b32-r0.2-a1": _sgd(8, 32, 0.2, 1, augment=1),
+    "e16-b32-r0.2-half": replace(_sgd(16, 32, 0.2, 1), share=0.5),
+    "e6-b32-r0.2": _sgd(6, 32, 0.2, 3),
+    "e4-b32-r0.2": _sgd(4, 32, 0.2, 3),
     "e3-b64-r0.05": _sgd(3, 64, 0.05, 1),
     "e3-b32-r0.2": _sgd(3, 32, 0.2, 3),
     "e2-b32-r0.2": _sgd(2, 32, 0.2, 1),
     "e4-b32-r0.4": _sgd(4, 32, 0.4, 1),
     "e4-b16-r0.2": _sgd(4, 16, 0.2, 1),
     "e4-b8-r0.1": _sgd(4, 8, 0.1, 1),
+    "e40-b64-r0.4-a2": Protocol(replace(LONG, epochs=40), LONG_SEEDS, every=4),
     "e8-b32-r0.2-half": replace(_sgd(8, 32, 0.2, 1), share=0.5),
     "e4-b32-r0.2-8x8": replace(_sgd(4, 32, 0.2, 1), pooling=2),
     "e16-b64-r0.4-8x8-a1": replace(_sgd(16, 64, 0.4, 1, augment=1), pooling=2),
@@ -68,7 +76,7 @@ PROTOCOLS: dict[str, Protocol] = {
     "e4-b32-adamw": Protocol(Schedule(4, 32, "adamw", 0.006, weight_decay=0.01), (0,)),
     "e1-b32-r0.2": _sgd(1, 32, 0.2, 1),
 }
-FIRST = ("long", "brief", "e4-b32-r0.1")
+FIRST = ("long", "brief", "e8-b16-r0.2")
 """Those that are run before the others."""
 
 
