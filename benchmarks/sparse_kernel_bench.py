@@ -11,8 +11,7 @@ from pathlib import Path
 
 from benchmarks.machine import RESULTS
 from nas.sparse_kernel_bench import TABLE
-from nas.sparse_kernel_bench.designs import listed
-from nas.sparse_kernel_bench.generate import Record, generate, records
+from nas.sparse_kernel_bench.generate import Record, generate, planned, records
 from nas.sparse_kernel_bench.pack import pack
 from nas.sparse_kernel_bench.plan import plan
 from nas.sparse_kernel_bench.protocols import PROTOCOLS
@@ -34,12 +33,7 @@ def main(arguments: list[str]) -> int:
     jobs = [job for job in plan() if job.protocol in wanted] if asked.seconds > 0 else []
     print(f"{len(jobs)} trainings are planned, {len(records(asked.out))} are there", flush=True)
     generate(jobs, asked.out, workers=asked.workers, seconds=asked.seconds, report=_tell)
-    planned = {(str(one.candidate.design), one.candidate.blocks) for one in listed()}
-    lines = (
-        record
-        for record in records(asked.out)
-        if (record["network"]["design"], tuple(record["network"]["blocks"])) in planned
-    )
+    lines = planned(plan(), records(asked.out))
     rows = pack(lines, asked.table)
     print(f"{rows} trainings in {asked.table}, {asked.table.stat().st_size:,} bytes")
     return 0

@@ -51,10 +51,10 @@ def test_driver_benchmark(tmp_path: Path) -> None:
     sizes = ("--trials", "2", "--seconds", "0.01", "--speed-up-trials", "0", "--stored", "1200")
     done = benchmark("driver", *sizes, "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr
-    assert "1,200 trials: open in" in done.stdout
+    assert "1,200 trials, sampler model: open in" in done.stdout
     result = json.loads((tmp_path / "driver.json").read_text())
     assert result["overhead"]["trainings"] > 2 and 0 < result["overhead"]["share"] < 1
-    assert result["large"]["propose"] > 0
+    assert all(result[f"large {sampler}"]["propose"] > 0 for sampler in ("model", "tpe"))
 
 
 def test_kernels_benchmark(tmp_path: Path) -> None:

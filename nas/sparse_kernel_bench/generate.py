@@ -65,6 +65,12 @@ def records(path: Path) -> list[Record]:
     return [json.loads(line) for line in lines]
 
 
+def planned(jobs: Iterable[Job], lines: Iterable[Record]) -> Iterator[Record]:
+    """Those of the finished trainings that are among these jobs; a plan may have changed."""
+    keys = {_key(_task(job)) for job in jobs}
+    return (line for line in lines if _key(line) in keys)
+
+
 def train_one(task: Mapping[str, Any]) -> Record:
     """Train the network of a task; the task with what came of it. Seconds are processor time."""
     import torch
