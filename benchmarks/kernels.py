@@ -13,7 +13,7 @@ compiled code lie in folders of the run, so that nothing that another process ho
 
 `--figures`, and always on a GPU: the layers of LeanConvNets' Fig. 5 for each operation and
 precision, forward and backward apart, and the ratios of Low-cost Parameterizations' Fig. 1.
-On a CPU their maps have a quarter of the side, and all takes some five minutes on two cores.
+On a CPU their maps have a quarter of the side.
 
 `--stored FILE` measures nothing and draws what an earlier run has stored.
 """

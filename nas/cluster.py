@@ -20,7 +20,7 @@ from itertools import count
 from typing import Any, Literal
 
 from distributed import Client, KilledWorker, get_worker
-from distributed.client import FutureCancelledError
+from distributed.client import ClosedClientError, FutureCancelledError
 
 from nas.executors import Task, Work
 from nas.files import RunError
@@ -111,10 +111,10 @@ class Cluster:
 
     def end(self, future: Future[Any]) -> None:
         """Take the task back first, so that the scheduler does not run it again elsewhere."""
-        place = self._place(future)
-        if place is None:
+        there, place = self._there.get(future), self._place(future)
+        if there is None or place is None:
             return
-        self._there[future].cancel()
+        there.cancel()
         if place.worker is None:
             return
         try:
@@ -182,10 +182,10 @@ class Cluster:
 
     def _forget(self, there: Any) -> None:
         """Have the scheduler forget a task, and wait until it has."""
-        self._client.cancel([there])
-        status = self._client.scheduler.get_task_status
         # A scheduler that is gone has nothing to remember.
-        with suppress(OSError):
+        with suppress(OSError, ClosedClientError):
+            self._client.cancel([there])
+            status = self._client.scheduler.get_task_status
             while self._client.sync(status, keys=[there.key])[there.key] is not None:
                 time.sleep(BLINK)
 

@@ -6,9 +6,19 @@ who trains what; the weights of those that may still be needed.
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import Boolean, Column, DateTime, Integer, LargeBinary, MetaData, Table, Text
 
 TABLES = MetaData()
+
+
+def _training() -> list[Column[Any]]:
+    """What tells a training from all others; each table needs columns of its own."""
+    columns = {"study": Text, "key": Text, "repeat": Integer}
+    return [Column(name, kind, primary_key=True) for name, kind in columns.items()]
+
+
 STUDIES = Table(
     "leanfield_study",
     TABLES,
@@ -27,9 +37,7 @@ DRIVERS = Table(
 CLAIMS = Table(
     "leanfield_claim",
     TABLES,
-    Column("study", Text, primary_key=True),
-    Column("key", Text, primary_key=True),
-    Column("repeat", Integer, primary_key=True),
+    *_training(),
     Column("driver", Text, nullable=False),
     Column("counted", Boolean, nullable=False),
     Column("done", Boolean, nullable=False),
@@ -37,8 +45,6 @@ CLAIMS = Table(
 WEIGHTS = Table(
     "leanfield_weights",
     TABLES,
-    Column("study", Text, primary_key=True),
-    Column("key", Text, primary_key=True),
-    Column("repeat", Integer, primary_key=True),
+    *_training(),
     Column("content", LargeBinary, nullable=False),
 )
